@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -31,6 +31,8 @@ CANCELLED_SHARE = 0.01
 # Full scale is 1, for float files by custom only; beyond this, sums over float32 may overflow.
 MAX_AMPLITUDE = 1e30
 BLOCK_FRAMES = 65_536
+MAX_CHUNKS = 1_000  # before the audio of a WAV file; real ones have a handful
+MAX_OGG_PAGE = 27 + 255 + 255 * 255  # header, lengths of the segments, segments
 # libsndfile's frame count of a stream whose header doesn't say (FLAC written to a pipe).
 UNKNOWN_FRAMES = 2**63 - 1
 # Programs that write WAV to a pipe can't go back to fill in the size: they leave 2^32 - 1
@@ -139,6 +141,17 @@ def usable(
     return good, [error for error in problems if error is not None]
 
 
+class _Stream(soundfile.SoundFile):
+    """A file read from its beginning to its end.
+
+    soundfile seeks after every read of a seekable file, which fails at the end of a FLAC file
+    whose header doesn't tell its length, and hides where a truncated one ends.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextmanager
 def _opened(path: Path, limits: AudioLimits) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
     """The file with its header checked, and the number of frames announced, None if unknown.
@@ -164,17 +177,21 @@ def _opened(path: Path, limits: AudioLimits) -> Iterator[tuple[soundfile.SoundFi
             raise
         raise AudioError(path, f"can't be read: {error}", "Check the path and the disk") from error
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
+        with _Stream(os.fsencode(path)) as sound:
             announced = None if sound.frames == UNKNOWN_FRAMES else sound.frames
             _check_header(path, sound, announced, limits)
             yield sound, announced
     except soundfile.LibsndfileError as error:
-        reason = f"can't be decoded: {error.error_string.strip().rstrip('.')}"
-        raise AudioError(path, reason, f"It is damaged or no audio. {CONVERT}") from error
+        # Code 7 is "File does not exist": what the MP3 decoder says of a file without MP3 frames.
+        what = "no audio frames" if error.code == 7 else error.error_string
+        what = what.removeprefix("Error : ").strip().rstrip(".")
+        raise AudioError(
+            path, f"can't be decoded: {what}", f"Damaged, or no audio. {CONVERT}"
+        ) from (error)
 
 
 def _check_complete(path: Path, raw: BinaryIO) -> None:
-    """Raises AudioError for an empty file and for a WAV or AIFF cut short.
+    """Raises AudioError for an empty file and for a WAV, AIFF or Ogg file cut short.
 
     libsndfile takes what is left of a truncated one without a word.
     """
@@ -182,11 +199,24 @@ def _check_complete(path: Path, raw: BinaryIO) -> None:
     if size == 0:
         raise AudioError(path, "is empty (0 bytes)", EXPORT_AGAIN)
     kind = raw.read(12)[:4]
-    if kind not in (b"RIFF", b"RF64", b"BW64", b"RIFX", b"FORM"):
-        return
-    order: Any = "big" if kind in (b"RIFX", b"FORM") else "little"
+    missing = 0
+    if kind in (b"RIFF", b"RF64", b"BW64"):
+        missing = _missing_from_chunks(raw, size, "little")
+    elif kind in (b"RIFX", b"FORM"):
+        missing = _missing_from_chunks(raw, size, "big")
+    elif kind == b"OggS":
+        missing = _missing_from_last_page(raw, size)
+    if missing > 0:
+        raise AudioError(path, f"is truncated: its last {missing} bytes are missing", EXPORT_AGAIN)
+
+
+def _missing_from_chunks(raw: BinaryIO, size: int, order: Literal["big", "little"]) -> int:
+    """How many bytes of audio a WAV or AIFF file announces beyond its end."""
     size_64 = None
-    while len(header := raw.read(8)) == 8:
+    for _ in range(MAX_CHUNKS):
+        header = raw.read(8)
+        if len(header) < 8:
+            break
         length = int.from_bytes(header[4:], order)
         if header[:4] == b"ds64":
             size_64 = int.from_bytes(raw.read(16)[8:], order)
@@ -194,14 +224,23 @@ def _check_complete(path: Path, raw: BinaryIO) -> None:
         elif header[:4] in (b"data", b"SSND"):
             if size_64 is not None and length == 2**32 - 1:
                 length = size_64
-            left = size - raw.tell()
-            if length > left and (size_64 is not None or length not in STREAMED_SIZES):
-                raise AudioError(
-                    path, f"is truncated: {left} of {length} bytes of audio are there", EXPORT_AGAIN
-                )
-            return
+            streamed = size_64 is None and length in STREAMED_SIZES
+            return 0 if streamed else raw.tell() + length - size
         else:
             raw.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even addresses
+    return 0
+
+
+def _missing_from_last_page(raw: BinaryIO, size: int) -> int:
+    """How many bytes the last page of an Ogg file announces beyond the file's end, at least."""
+    raw.seek(max(0, size - MAX_OGG_PAGE))
+    tail = raw.read()
+    start = tail.rfind(b"OggS")
+    if start < 0:  # something long was appended: the last page is somewhere before, and complete
+        return 0
+    page = tail[start:]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return 27 + (page[26] + sum(segments) if len(page) > 26 else 0) - len(page)
 
 
 def _check_header(
