@@ -1,0 +1,108 @@
+"""How good predictions are: UA, WA, macro F1, confusion and calibration.
+
+Speech emotion recognition reports unweighted accuracy (UA) because its corpora are unbalanced:
+it counts every emotion the same. Everything here takes class indices and ignores the order of
+the utterances.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def unweighted_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Mean of the recalls [N], [N] -> in [0, 1], over the classes that occur in `y_true`."""
+    y_true, y_pred = _checked(y_true, y_pred)
+    correct = y_true == y_pred
+    return float(np.mean([correct[y_true == label].mean() for label in np.unique(y_true)]))
+
+
+def weighted_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """The share [N], [N] -> in [0, 1] of utterances that are right."""
+    y_true, y_pred = _checked(y_true, y_pred)
+    return float((y_true == y_pred).mean())
+
+
+def macro_f1(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Mean F1 [N], [N] -> in [0, 1], over the classes in `y_true` or `y_pred` (as scikit-learn)."""
+    y_true, y_pred = _checked(y_true, y_pred)
+    labels = np.union1d(y_true, y_pred)
+    right = np.array([np.sum((y_true == label) & (y_pred == label)) for label in labels])
+    occurrences = np.array([np.sum(y_true == label) + np.sum(y_pred == label) for label in labels])
+    return float(np.mean(2 * right / occurrences))
+
+
+def confusion_matrix(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts, int64 [C, C]: row = true class, column = predicted class."""
+    y_true, y_pred = _checked(y_true, y_pred)
+    for name, labels in (("y_true", y_true), ("y_pred", y_pred)):
+        _check_indices(name, labels, num_classes)
+    pairs = y_true.astype(np.int64) * num_classes + y_pred.astype(np.int64)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def expected_calibration_error(y_true: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
+    """Mean |accuracy - confidence| of `bins` equal bins, weighted by their sizes, in [0, 1].
+
+    y_true [N], probs [N, C]. Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3;
+    a bin holds the confidences in (low, high].
+    """
+    if bins < 1:
+        raise ValueError(f"bins: expected at least 1, got {bins}")
+    y_true, probs = _checked_probs(y_true, probs)
+    confidence = probs.max(axis=1)
+    correct = probs.argmax(axis=1) == y_true
+    member = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(member, correct - confidence, minlength=bins)  # accuracy - confidence, summed
+    return float(np.abs(gap).sum() / len(y_true))
+
+
+def evaluate(y_true: np.ndarray, probs: np.ndarray) -> dict[str, float]:
+    """{"ua", "wa", "macro_f1", "ece"} of probabilities [N, C] against class indices [N].
+
+    The prediction is the most probable class, the first of equals.
+    """
+    y_true, probs = _checked_probs(y_true, probs)
+    y_pred = probs.argmax(axis=1)
+    return {
+        "ua": unweighted_accuracy(y_true, y_pred),
+        "wa": weighted_accuracy(y_true, y_pred),
+        "macro_f1": macro_f1(y_true, y_pred),
+        "ece": expected_calibration_error(y_true, probs),
+    }
+
+
+def _checked(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    if y_true.ndim != 1 or y_true.shape != y_pred.shape:
+        raise ValueError(
+            f"y_true and y_pred: expected one label an utterance each, "
+            f"got shapes {y_true.shape} and {y_pred.shape}"
+        )
+    if not len(y_true):
+        raise ValueError("y_true: there is nothing to evaluate (0 utterances)")
+    return y_true, y_pred
+
+
+def _checked_probs(y_true: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y_true, probs = np.asarray(y_true), np.asarray(probs, dtype=np.float64)
+    if probs.ndim != 2 or y_true.shape != probs.shape[:1]:
+        raise ValueError(
+            "y_true and probs: expected shapes [N] and [N, C], "
+            f"got {y_true.shape} and {probs.shape}"
+        )
+    if not len(y_true):
+        raise ValueError("y_true: there is nothing to evaluate (0 utterances)")
+    _check_indices("y_true", y_true, probs.shape[1])
+    if not (np.isfinite(probs).all() and np.allclose(probs.sum(axis=1), 1.0, atol=1e-3)):
+        raise ValueError("probs: every row must be finite and sum to 1; pass softmaxed logits")
+    return y_true, probs
+
+
+def _check_indices(name: str, labels: np.ndarray, num_classes: int) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name}: expected class indices, got {labels.dtype}")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"{name}: class indices {labels.min()}..{labels.max()} exceed 0..{num_classes - 1}"
+        )
