@@ -1,0 +1,476 @@
+"""ActiveLearner: Algorithm 1, driven from outside, resumable after every step.
+
+    learner = ActiveLearner(pool, labels, config, folder)
+    learner.adapt()                              # line 1: TAPT on the pool
+    while wanted := learner.ask():               # line 2: the start; line 7: acquisition
+        learner.tell(answers_for(wanted))        # whoever knows: an oracle, people
+        learner.train()                          # lines 5 and 10
+
+State is on disk after every call; a learner killed at any point and opened again on its folder goes
+on where it was and asks for exactly what it would have asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from after_model import acquisition, backbone, initialization, metrics, stopping, tapt
+from after_model.acquisition import Pool
+from after_model.audio import AudioError, Utterance
+from after_model.backbone import Backbone
+from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.device import resolve_device
+from after_model.features import FeatureStore
+from after_model.labels import Label, LabelSpace
+from after_model.model_store import ModelStore
+from after_model.progress import Progress, silent
+from after_model.scoring import Scores, score
+from after_model.stopping import StoppingAdvice
+from after_model.tapt import TaptConfig
+from after_model.training import TrainingConfig, TrainingSet, evaluate_loss, fit
+
+WARM_STARTS = ("previous", "tapt")
+STOP_SET = 200  # recordings on which successive models are compared
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What a run does. Defaults are the paper's AFTER: TAPT, k-means start, entropy, 20 %.
+
+    rounds: tau; each asks for k = floor(N_s / tau) labels, N_s = floor(budget_share * N), the last
+    for no more than N_s leaves. shares: labelled shares after each round, instead of budget and
+    rounds. warm_start: "previous" trains on from the last round's model (Algorithm 1, line 10),
+    "tapt" begins every round at the adapted backbone (the authors' code). validation_share: of the
+    labels given, held out for early stopping where no validation set is passed. tapt=None leaves
+    task-adaptive pre-training out.
+    """
+
+    backbone: str = backbone.DEFAULT
+    start: str = "kmeans"
+    start_share: float = 0.01
+    strategy: str = "entropy"
+    budget_share: float = 0.20
+    rounds: int = 5
+    shares: tuple[float, ...] = ()
+    warm_start: str = "previous"
+    head: str = "linear"
+    mc_samples: int = 10
+    validation_share: float = 0.1
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    tapt: TaptConfig | None = field(default_factory=TaptConfig)
+    seed: int = 0
+
+    def schedule(self, pool_size: int) -> list[int]:
+        """Labels in all after the start and after each round: increasing, within the pool."""
+        start = min(pool_size, max(1, int(self.start_share * pool_size)))
+        if self.shares:
+            totals = [int(share * pool_size) for share in self.shares]
+        else:
+            budget = int(self.budget_share * pool_size)
+            k = max(1, budget // self.rounds)
+            totals = [min(start + k * i, budget) for i in range(1, self.rounds + 1)]
+        schedule = [start]
+        for total in totals:
+            if total > schedule[-1]:
+                schedule.append(min(total, pool_size))
+        return schedule
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: labels, the model version it made, its validation metrics, its cost.
+
+    agreement: Cohen's kappa with the previous round's model on a fixed part of the pool.
+    """
+
+    round: int
+    labelled: int
+    share: float
+    version: str
+    validation: dict[str, float]
+    agreement: float | None
+    best_epoch: int
+    steps: int
+    select_seconds: float
+    train_seconds: float
+
+
+class ActiveLearner:
+    """Algorithm 1 over a pool of recordings whose labels others give.
+
+    pool: N recordings, unique ids; bad ones are skipped and reported in `skipped`.
+    validation: recordings and labels for early stopping, apart from the pool.
+    folder: state, features, models; store_folder and tapt_folder may be shared between learners.
+    Raises ValueError when the folder holds a run with another pool, labels or configuration.
+    """
+
+    def __init__(
+        self,
+        pool: Sequence[Utterance],
+        labels: LabelSpace,
+        config: LearnerConfig,
+        folder: Path | str,
+        *,
+        validation: tuple[Sequence[Utterance], Sequence[Label]] | None = None,
+        store_folder: Path | str | None = None,
+        tapt_folder: Path | str | None = None,
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> None:
+        if config.warm_start not in WARM_STARTS:
+            raise ValueError(f"warm_start {config.warm_start!r}: use one of {WARM_STARTS}")
+        self.labels = labels
+        self.config = config
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = device
+        self.progress = progress
+        self.models = ModelStore(self.folder / "models")
+        self.start = initialization.get(config.start)
+        self.strategy = acquisition.get(config.strategy)
+        self._store_folder = Path(store_folder or self.folder / "features")
+        self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
+        self._store: FeatureStore | None = None
+        self._loaded: tuple[str, EmotionClassifier] | None = None
+        self._state = self._open_state(pool)
+        self.skipped: list[AudioError] = []
+        self._pool = list(pool)
+        self._validation = validation
+        self._held_out: TrainingSet | None = None
+        self._prepared = False
+
+    # --- Algorithm 1 -----------------------------------------------------------------------------
+
+    def adapt(self) -> None:
+        """Line 1: features of the pool and, unless left out, TAPT. Done once; resumes."""
+        self._prepare()
+        if self.config.tapt is None or "tapt_seconds" in self._state:
+            return
+        report = tapt.adapt(
+            backbone.load(self.config.backbone),
+            self._pool,
+            self.store,
+            self._tapt_folder,
+            self.config.tapt,
+            device=self.device,
+            progress=self.progress,
+        )
+        self._state["tapt_seconds"] = report.seconds
+        self._save_state()
+        self._store, self._prepared = None, False  # TAPT may have changed the CNN
+        self._prepare()
+
+    def ask(self) -> list[str]:
+        """Ids whose labels are wanted now, most wanted first; empty when the run is over.
+
+        The same until they are told and trained on.
+        """
+        self._prepare()
+        if self._state["pending"] is None:
+            wanted = self._next_total() - len(self.labelled)
+            if wanted <= 0:
+                return []
+            started = time.perf_counter()
+            self._state["pending"] = self._select(wanted)
+            self._state["select_seconds"] = time.perf_counter() - started
+            self._save_state()
+        answered = self._state["labels"]
+        return [i for i in self._state["pending"] if i not in answered]
+
+    def tell(self, answers: Mapping[str, Label]) -> None:
+        """Record labels by id: a name, a mapping name -> weight, or votes. Later ones overwrite.
+
+        Raises ValueError on an id outside the pool or an unknown label; then nothing is recorded.
+        """
+        known = {u.id for u in self._pool}
+        targets = {}
+        for key, label in answers.items():
+            if key not in known:
+                raise ValueError(f"label for {key!r}, which is not in the pool")
+            targets[key] = [float(x) for x in self.labels.target(label)]
+        self._state["labels"].update(targets)
+        self._save_state()
+
+    def train(self) -> RoundRecord:
+        """Lines 5 and 10: train on all labels, publish the model, record the round."""
+        self._prepare()
+        number = len(self._state["curve"])
+        given, held_out = self._training_sets()
+        before = self._predicted_classes(self._current_classifier()) if number else None
+        classifier = self._initial_classifier()
+        self._loaded = None  # fit() trains in place; what is half trained must not be reused
+        training = dataclasses.replace(self.config.training, seed=self._seed(number, "train"))
+        report = fit(
+            classifier,
+            self.store,
+            given,
+            held_out,
+            training,
+            device=self.device,
+            progress=self.progress,
+        )
+        labelled = len(self.labelled)
+        version = f"after-r{number:02d}-n{labelled:04d}"
+        agreement = None
+        if before is not None:
+            after = self._predicted_classes(classifier)
+            agreement = stopping.kappa(before, after, len(self.labels))
+        record = RoundRecord(
+            round=number,
+            labelled=labelled,
+            share=labelled / max(1, len(self._pool)),
+            version=version,
+            validation=self._validate(classifier, held_out),
+            agreement=agreement,
+            best_epoch=report.best_epoch,
+            steps=report.steps,
+            select_seconds=self._state["select_seconds"],
+            train_seconds=report.seconds,
+        )
+        if version in self.models.versions():  # published, then killed before the state was saved
+            self.models.rollback(version)
+        else:
+            self.models.publish(
+                version,
+                lambda target: classifier.save(target, self.labels),
+                metadata=dataclasses.asdict(record),
+            )
+        self._loaded = (version, classifier)
+        self._state["curve"].append(dataclasses.asdict(record))
+        self._state["pending"] = None
+        self._save_state()
+        self.models.prune(keep=2)
+        return record
+
+    def predict(self, utterances: Sequence[Utterance]) -> Scores:
+        """Scores by the current model; ValueError before the first round."""
+        return score(
+            self._current_classifier(),
+            self.store,
+            utterances,
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def advice(self) -> StoppingAdvice:
+        """Whether more labels are worth it, and why (see stopping.py)."""
+        curve = self.curve
+        schedule = self.config.schedule(len(self._pool))
+        labelled = len(self.labelled)
+        return stopping.advise(
+            [r.labelled for r in curve],
+            [r.validation.get("ua") for r in curve],
+            [r.agreement for r in curve if r.agreement is not None],
+            next_labels=self._next_total() - labelled,
+            remaining_budget=schedule[-1] - labelled,
+        )
+
+    # --- what is known ---------------------------------------------------------------------------
+
+    @property
+    def labelled(self) -> dict[str, list[float]]:
+        """Targets [C] by id, in the order they were told."""
+        return dict(self._state["labels"])
+
+    @property
+    def curve(self) -> list[RoundRecord]:
+        """A record per finished round."""
+        return [RoundRecord(**record) for record in self._state["curve"]]
+
+    @property
+    def tapt_seconds(self) -> float:
+        """What TAPT took, 0 without it."""
+        return float(self._state.get("tapt_seconds", 0.0))
+
+    @property
+    def store(self) -> FeatureStore:
+        """The features of the backbone that is fine-tuned."""
+        if self._store is None:
+            self._store = FeatureStore(self._store_folder, self._adapted_backbone())
+            self._store.backbone.to(resolve_device(self.device))
+        return self._store
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Compute the features of pool and validation set; leave unreadable recordings out."""
+        if self._prepared:
+            return
+        self._pool = self._readable(self._pool)
+        if self._validation is not None:
+            label_of = dict(
+                zip((u.id for u in self._validation[0]), self._validation[1], strict=True)
+            )
+            utterances = self._readable(self._validation[0])
+            targets = [self.labels.target(label_of[u.id]) for u in utterances]
+            self._held_out = utterances, np.array(targets).reshape(-1, len(self.labels))
+        self._prepared = True
+
+    def _readable(self, utterances: Sequence[Utterance]) -> list[Utterance]:
+        failures = self.store.fill(utterances, self.progress)
+        self.skipped += failures
+        unreadable = {str(error.path) for error in failures}
+        return [u for u in utterances if str(u.path) not in unreadable]
+
+    def _next_total(self) -> int:
+        schedule = self.config.schedule(len(self._pool))
+        labelled = len(self._state["labels"])
+        return next((total for total in schedule if total > labelled), labelled)
+
+    def _select(self, wanted: int) -> list[str]:
+        number = len(self._state["curve"])
+        rng = np.random.default_rng(self._seed(number, "select"))
+        candidates = [u for u in self._pool if u.id not in self._state["labels"]]
+        if number == 0:
+            chosen = self.start.select(self.store.pooled(candidates), wanted, rng)
+        else:
+            chosen = self.strategy.select(self._describe(candidates, rng), wanted, rng)
+        return [candidates[i].id for i in chosen]
+
+    def _describe(self, candidates: Sequence[Utterance], rng: np.random.Generator) -> Pool:
+        """What the strategy needs to know of the candidates, and no more."""
+        needs = self.strategy.needs
+        empty = np.zeros((len(candidates), 0), np.float32)
+        scores = Scores(empty, empty)
+        if needs & {"probs", "embeddings", "mc_probs"}:
+            scores = score(
+                self._current_classifier(),
+                self.store,
+                candidates,
+                mc_samples=self.config.mc_samples if "mc_probs" in needs else 0,
+                seed=int(rng.integers(2**31)),
+                device=self.device,
+                progress=self.progress,
+            )
+        return Pool(
+            probs=scores.probs,
+            embeddings=scores.embeddings,
+            mc_probs=scores.mc_probs,
+            cnn_embeddings=self.store.pooled(candidates) if "cnn_embeddings" in needs else None,
+            surprisal=self._surprisal(candidates) if "surprisal" in needs else None,
+        )
+
+    def _surprisal(self, candidates: Sequence[Utterance]) -> np.ndarray:
+        if self.config.tapt is None:
+            raise ValueError(
+                f"strategy {self.strategy.name!r} reads the pre-training loss and needs TAPT: "
+                "leave tapt on or choose another strategy"
+            )
+        return tapt.surprisal(
+            self._tapt_folder, self.store, candidates, device=self.device, progress=self.progress
+        )
+
+    def _training_sets(self) -> tuple[TrainingSet, TrainingSet | None]:
+        """(utterances, targets) to train on and to stop on."""
+        given = [u for u in self._pool if u.id in self._state["labels"]]
+        if self._validation is not None:
+            return self._targets(given), self._held_out
+        held = [u for u in given if _fraction(u.id) < self.config.validation_share]
+        if len(held) < len(self.labels):  # too few to judge by
+            return self._targets(given), None
+        names = {u.id for u in held}
+        return self._targets([u for u in given if u.id not in names]), self._targets(held)
+
+    def _targets(self, utterances: list[Utterance]) -> TrainingSet:
+        rows = [self._state["labels"][u.id] for u in utterances]
+        return utterances, np.array(rows, np.float32).reshape(-1, len(self.labels))
+
+    def _initial_classifier(self) -> EmotionClassifier:
+        if self.config.warm_start == "previous" and self._state["curve"]:
+            return self._current_classifier()
+        return new_classifier(
+            self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
+        )
+
+    def _current_classifier(self) -> EmotionClassifier:
+        """The last published round's model."""
+        if not self._state["curve"]:
+            raise ValueError("no model yet: train() a round first")
+        version = self._state["curve"][-1]["version"]
+        if self._loaded is None or self._loaded[0] != version:
+            self._loaded = (version, EmotionClassifier.load(self.models.path(version))[0])
+        return self._loaded[1]
+
+    def _predicted_classes(self, classifier: EmotionClassifier) -> np.ndarray:
+        """Classes that a model predicts on the stop set: up to 200 recordings of the pool."""
+        rng = np.random.default_rng(self._seed(0, "stop set"))
+        size = min(STOP_SET, len(self._pool))
+        chosen = np.sort(rng.choice(len(self._pool), size, replace=False))
+        utterances = [self._pool[i] for i in chosen]
+        return score(classifier, self.store, utterances, device=self.device).probs.argmax(axis=1)
+
+    def _validate(
+        self, classifier: EmotionClassifier, held_out: TrainingSet | None
+    ) -> dict[str, float]:
+        if held_out is None or not len(held_out[0]):
+            return {}
+        utterances, targets = held_out
+        probs = score(classifier, self.store, utterances, device=self.device).probs
+        result = metrics.evaluate(targets.argmax(axis=1), probs)
+        result["loss"] = evaluate_loss(classifier, self.store, held_out, device=self.device)
+        return result
+
+    def _adapted_backbone(self) -> Backbone:
+        if "tapt_seconds" in self._state:
+            return backbone.load(self._tapt_folder)
+        return backbone.load(self.config.backbone)
+
+    def _seed(self, number: int, purpose: str) -> int:
+        """A seed of its own for every random thing, independent of what ran before."""
+        return _hash(f"{self.config.seed}|{number}|{purpose}") % 2**31
+
+    # --- state on disk ---------------------------------------------------------------------------
+
+    def _open_state(self, pool: Sequence[Utterance]) -> dict[str, Any]:
+        identity = {
+            "pool": f"{_hash('|'.join(u.id for u in pool)):x}",
+            "labels": list(self.labels.names),
+            "config": json.loads(json.dumps(dataclasses.asdict(self.config))),
+        }
+        if len({u.id for u in pool}) != len(pool):
+            raise ValueError("two recordings of the pool have the same id")
+        path = self.folder / "state.json"
+        if not path.exists():
+            fresh: dict[str, Any] = {
+                "labels": {},
+                "curve": [],
+                "pending": None,
+                "select_seconds": 0.0,
+            }
+            return {"identity": identity, **fresh}
+        state = json.loads(path.read_text())
+        for key, value in identity.items():
+            if state["identity"][key] != value:
+                raise ValueError(
+                    f"{path}: this folder holds a run with another {key}; "
+                    "name another folder or go back to the old one"
+                )
+        return state
+
+    def _save_state(self) -> None:
+        path = self.folder / "state.json"
+        beside = path.with_suffix(".new")
+        with beside.open("w") as file:
+            json.dump(self._state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _fraction(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return _hash(text) / 2**64

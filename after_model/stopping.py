@@ -1,0 +1,75 @@
+"""Is another round worth its labels? Advice from the curve and from how much models still change.
+
+Beyond the paper. Two signals that need no further labels: the agreement of successive models on a
+fixed set of recordings (stabilising predictions; Bloodgood and Vijay-Shanker, CoNLL 2009) and the
+gain that the learning curve promises, from a fit of validation UA to the logarithm of the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+STABLE = 0.95  # Cohen's kappa of successive models, mean of the last two pairs
+WORTHWHILE = 0.01  # UA that the next round should promise
+
+
+@dataclass(frozen=True)
+class StoppingAdvice:
+    """Whether to stop, why in the user's words, and the two signals (None: not known yet)."""
+
+    stop: bool
+    reason: str
+    agreement: float | None = None
+    expected_gain: float | None = None
+
+
+def kappa(first: np.ndarray, second: np.ndarray, num_classes: int) -> float:
+    """Cohen's kappa of two models' predicted classes [N]; 1 when both say one and the same."""
+    first, second = np.asarray(first), np.asarray(second)
+    table = np.zeros((num_classes, num_classes))
+    np.add.at(table, (first, second), 1.0 / max(1, len(first)))
+    observed = np.trace(table)
+    chance = float(table.sum(axis=0) @ table.sum(axis=1))
+    return 1.0 if chance >= 1.0 else float((observed - chance) / (1.0 - chance))
+
+
+def expected_gain(labelled: Sequence[int], ua: Sequence[float], more: int) -> float:
+    """UA that `more` labels promise: least squares of UA on log(labels), the last four rounds."""
+    x = np.log(np.asarray(labelled[-4:], dtype=float))
+    slope = np.polyfit(x, np.asarray(ua[-4:], dtype=float), 1)[0]
+    return float(slope * np.log((labelled[-1] + more) / labelled[-1]))
+
+
+def advise(
+    labelled: Sequence[int],
+    ua: Sequence[float | None],
+    agreement: Sequence[float],
+    *,
+    next_labels: int,
+    remaining_budget: int,
+) -> StoppingAdvice:
+    """Advice after the rounds so far.
+
+    labelled, ua: per round; ua is the validation UA, None where there was no validation set.
+    agreement: kappa of each round's model with the one before (one shorter).
+    next_labels: what the next round would ask for. remaining_budget: labels still planned.
+    """
+    known = [value for value in ua if value is not None]
+    stable = float(np.mean(agreement[-2:])) if len(agreement) >= 2 else None
+    gain = None
+    if len(known) == len(ua) and len(known) >= 3:
+        gain = expected_gain(labelled, known, max(1, next_labels))
+    if remaining_budget <= 0:
+        return StoppingAdvice(True, "The planned labels are all given.", stable, gain)
+    if stable is None:
+        reason = "Too early to tell: three rounds are needed. Keep labelling."
+        return StoppingAdvice(False, reason, stable, gain)
+    said = f"successive models agree with kappa {stable:.2f}"
+    if gain is not None:
+        said += f" and {next_labels} more labels promise {100 * gain:+.1f} points of UA"
+    if stable >= STABLE and (gain is None or gain < WORTHWHILE):
+        return StoppingAdvice(True, f"More labels would change little: {said}.", stable, gain)
+    return StoppingAdvice(False, f"More labels are worth it: {said}.", stable, gain)
