@@ -185,9 +185,8 @@ def _opened(path: Path, limits: AudioLimits) -> Iterator[tuple[soundfile.SoundFi
         # Code 7 is "File does not exist": what the MP3 decoder says of a file without MP3 frames.
         what = "no audio frames" if error.code == 7 else error.error_string
         what = what.removeprefix("Error : ").strip().rstrip(".")
-        raise AudioError(
-            path, f"can't be decoded: {what}", f"Damaged, or no audio. {CONVERT}"
-        ) from (error)
+        fix = f"Damaged, or no audio. {CONVERT}"
+        raise AudioError(path, f"can't be decoded: {what}", fix) from error
 
 
 def _check_complete(path: Path, raw: BinaryIO) -> None:
