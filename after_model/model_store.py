@@ -88,15 +88,14 @@ class ModelStore:
 
     def current(self) -> str | None:
         """The version that serves, None before the first; raises when its folder is gone."""
-        try:
-            version = self._current.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
-        if not (self._versions / version / METADATA).is_file():
-            raise ModelStoreError(
-                f"{self._current}: it names version {version!r}, which is gone; roll back to one "
-                f"of: {', '.join(self.versions()) or 'none yet'}"
-            )
+        version = self._named()
+        while version is not None and not (self._versions / version / METADATA).is_file():
+            gone, version = version, self._named()
+            if version == gone:  # else it was replaced and pruned since it was read
+                raise ModelStoreError(
+                    f"{self._current}: it names version {gone!r}, which is gone; roll back to one "
+                    f"of: {', '.join(self.versions()) or 'none yet'}"
+                )
         return version
 
     def path(self, version: str) -> Path:
@@ -170,6 +169,13 @@ class ModelStore:
             yield
         finally:
             os.close(handle)
+
+    def _named(self) -> str | None:
+        """What the file `current` says."""
+        try:
+            return self._current.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
 
     def _sequences(self) -> Iterator[tuple[int, str]]:
         """(sequence, version) of everything published, in any order."""

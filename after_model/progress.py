@@ -20,7 +20,7 @@ def bar() -> Progress:
 
     def report(stage: str, done: float, total: float) -> None:
         nonlocal shown
-        if shown is not None and shown.desc != f"{stage}: ":
+        if shown is not None and shown.desc != stage:
             shown.close()
             shown = None
         if shown is None:
