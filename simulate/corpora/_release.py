@@ -1,0 +1,87 @@
+"""What the loaders of released corpora share: finding the folder, listing audio, counting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from simulate.corpora import CorpusError, some
+
+AUDIO_SUFFIXES = (".flac", ".wav")
+
+
+def find_root(name: str, root: Path | None, layout: str, holds: Callable[[Path], bool]) -> Path:
+    """The folder that holds the corpus: `root` itself or the one folder below it that does.
+
+    `layout` describes the release for the error message; `holds` recognises it. Raises
+    `CorpusError` where there is none or more than one.
+    """
+    if root is None:
+        raise CorpusError(f"{name}: needs its folder: root=<folder> with {layout}")
+    if not root.is_dir():
+        raise CorpusError(f"{name}: {root} is not a folder; give the folder with {layout}")
+    if holds(root):
+        return root
+    below = [folder for folder in visible(root) if folder.is_dir() and holds(folder)]
+    if not below:
+        raise CorpusError(f"{name}: no {layout} in {root} or in a folder below it")
+    if len(below) > 1:
+        raise CorpusError(
+            f"{name}: {len(below)} folders below {root} hold {layout}: {some(below)}; "
+            "give one of them as root"
+        )
+    return below[0]
+
+
+def visible(folder: Path) -> list[Path]:
+    """The entries of a folder, sorted; without hidden ones and AppleDouble twins (`._x.wav`)."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def audio_files(name: str, folders: Iterable[Path]) -> dict[str, Path]:
+    """WAV and FLAC files by stem; one recording in two formats is an error, not a choice."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in visible(folder):
+            if path.suffix.lower() not in AUDIO_SUFFIXES:
+                continue
+            if path.stem in found:
+                raise CorpusError(
+                    f"{name}: two files for the recording {path.stem}: {found[path.stem]} and "
+                    f"{path}; keep one of them"
+                )
+            found[path.stem] = path
+    return found
+
+
+def check_release(
+    name: str,
+    folder: Path,
+    counts: Sequence[tuple[str, int, int]],
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    allow_partial: bool,
+) -> tuple[str, ...]:
+    """Compares what was found with the release; returns the notes for `Corpus.notes`.
+
+    `counts` holds (what, found, expected); `missing` and `unexpected` name files or groups of
+    files. A deviation raises `CorpusError`, or becomes a note with `allow_partial`.
+    """
+    found = sum(have for _, have, _ in counts)
+    expected = sum(want for _, _, want in counts)
+    if found == 0:
+        raise CorpusError(f"{name}: {folder} has none of the {expected} recordings asked for")
+    wrong = [f"{what} {have} of {want}" for what, have, want in counts if have != want]
+    total = f"{found} of {expected} recordings"
+    if not (wrong or missing or unexpected):
+        return (f"{total}, as released",)
+    parts = [f"{total} in {folder}"]
+    parts += [f"counts that differ: {', '.join(wrong)}"] if wrong else []
+    parts += [f"missing: {some(missing)}"] if missing else []
+    parts += [f"unexpected: {some(unexpected)}"] if unexpected else []
+    if not allow_partial:
+        raise CorpusError(
+            f"{name}: not the released corpus: {'; '.join(parts)}. Complete the folder, or accept "
+            "what is there with allow_partial=True (--allow-partial)"
+        )
+    return (f"partial corpus: {'; '.join(parts)}",)
