@@ -42,17 +42,17 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
 class Backbone(nn.Module):
     """A transformers speech model split where the cache cuts it: CNN encoder | transformer."""
 
-    def __init__(self, model: nn.Module, *, name: str, normalize: bool) -> None:
+    def __init__(self, model: Any, *, name: str, normalize: bool) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.name = name
         self.normalize = normalize
-        self.config: Any = self.model.config
+        self.config = model.config
         self.family: str = self.config.model_type
         self.cnn_dim: int = self.config.conv_dim[-1]
         self.hidden_size: int = self.config.hidden_size
         self._valid: Tensor | None = None  # [B, 1, T] while encode() runs
-        for module in self.model.encoder.pos_conv_embed.modules():
+        for module in model.encoder.pos_conv_embed.modules():
             if isinstance(module, nn.Conv1d):
                 module.register_forward_pre_hook(self._mask_convolution_input)
 

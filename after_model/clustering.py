@@ -14,7 +14,7 @@ import numpy as np
 from kneed import KneeLocator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 MAX_CLUSTERS = 10
 """Where the elbow is looked for: 1 to this many clusters (the published script tries 1 to 8)."""
