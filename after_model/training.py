@@ -39,9 +39,9 @@ class TrainingConfig:
     """
 
     epochs: int = 20
-    patience: int = 5
+    patience: int = 4
     batch_size: int = 16
-    min_steps_per_epoch: int = 10
+    min_steps_per_epoch: int = 5
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-3
     max_grad_norm: float = 1.0
