@@ -8,26 +8,31 @@ import numpy as np
 def span_mask(
     lengths: np.ndarray, size: int, share: float, span: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Boolean [B, size]: spans of `span` positions that cover about `share` of each row's length.
+    """Random masks, bool [B, size], of utterances with lengths [B] frames, exact in their share.
 
-    lengths: [B] valid positions a row; nothing beyond them is masked. Span starts are uniform;
-    their number is chosen so that the share is met in expectation, overlaps counted: n spans of
-    length m in a row of length L cover about L * (1 - (1 - m/L)^n). Rows shorter than a span get
-    spans as long as fit the share. Spans at the edges are cut, not moved.
+    An utterance of n frames gets floor(share * n) or one more masked frames, drawn so that the
+    expectation is share * n exactly: "15 % of the frames" is the share that results. They form
+    spans of about `span` frames (a shorter one where that is all there is) that don't overlap but
+    may touch. Nothing beyond an utterance's length is masked.
     """
-    lengths = np.asarray(lengths)
-    mask = np.zeros((len(lengths), size + 1), dtype=np.int64)
-    if share <= 0 or len(lengths) == 0:
-        return mask[:, :size].astype(bool)
-    span_of = np.minimum(span, np.maximum(1, np.round(share * lengths)).astype(int))
-    # a start may lie before the row, so that every position is covered equally often
-    starts_of = lengths + span_of - 1
-    missed = np.clip(1 - span_of / starts_of, 1e-9, 1 - 1e-9)
-    wanted = np.log(max(1 - share, 1e-9)) / np.log(missed)
-    counts = np.floor(wanted + rng.random(len(lengths))).astype(int)
-    rows = np.repeat(np.arange(len(lengths)), counts)
-    starts = (rng.random(len(rows)) * starts_of[rows]).astype(int) - span_of[rows] + 1
-    stops = np.minimum(starts + span_of[rows], lengths[rows])
-    np.add.at(mask, (rows, np.maximum(starts, 0)), 1)
-    np.add.at(mask, (rows, stops), -1)
-    return np.cumsum(mask, axis=1)[:, :size] > 0
+    lengths = np.asarray(lengths, dtype=np.int64)
+    batch = len(lengths)
+    wanted = np.floor(share * lengths + rng.random(batch)).astype(np.int64)
+    spans = np.where(wanted > 0, np.maximum(1, np.rint(wanted / span).astype(np.int64)), 0)
+    most = int(spans.max(initial=0))
+    if most == 0:
+        return np.zeros((batch, size), dtype=bool)
+    # Lengths as equal as they can be; which spans are the longer ones is drawn too.
+    present = np.arange(most) < spans[:, None]
+    short, longer = np.divmod(wanted, np.maximum(spans, 1))
+    rank = np.argsort(np.argsort(np.where(present, rng.random((batch, most)), 2.0), 1), 1)
+    sizes = (short[:, None] + (rank < longer[:, None])) * present
+    # Each span is put between two of the unmasked frames, and moved on by the spans before it.
+    gaps = (lengths - wanted + 1)[:, None]
+    cuts = np.sort(np.where(present, np.floor(rng.random((batch, most)) * gaps), np.inf), 1)
+    rows, columns = np.nonzero(present)
+    ends = np.cumsum(sizes, 1)[present] + cuts[present].astype(np.int64)
+    edges = np.zeros((batch, size + 1), dtype=np.int64)
+    np.add.at(edges, (rows, ends - sizes[rows, columns]), 1)
+    np.add.at(edges, (rows, ends), -1)
+    return np.cumsum(edges, 1)[:, :size] > 0
