@@ -66,13 +66,13 @@ def speaker_independent(
     """
     result = []
     for number, test in enumerate(_speaker_folds(corpus, folds, validation_share, seed)):
-        rest = np.setdiff1d(np.arange(len(corpus)), test)
+        rest = _rest(corpus, test)
         rng = np.random.default_rng([seed, number, 1])
         chosen = _validation_speakers(corpus, rest, validation_share, rng)
         in_validation = np.array([corpus.utterances[i].speaker in chosen for i in rest])
         fold = Fold(f"fold-{number + 1}", rest[~in_validation], rest[in_validation], test)
         check_disjoint(corpus, fold)
-        result.append(fold)
+        result.append(_filled(corpus, fold))
     return result
 
 
@@ -88,7 +88,7 @@ def paper_validation(
     for number, test in enumerate(_speaker_folds(corpus, folds, validation_share, seed)):
         fold = _hold_out(corpus, number, test, validation_share, seed)
         check_disjoint(corpus, fold, shared=frozenset({"train", "validation"}))
-        result.append(fold)
+        result.append(_filled(corpus, fold))
     return result
 
 
@@ -106,7 +106,7 @@ def random_folds(
     for number in range(folds):
         fold = _hold_out(corpus, number, np.sort(dealt[number::folds]), validation_share, seed)
         check_disjoint(corpus, fold, shared=frozenset(fold.parts()))
-        result.append(fold)
+        result.append(_filled(corpus, fold))
     return result
 
 
@@ -195,11 +195,28 @@ def _validation_speakers(
 
 
 def _hold_out(corpus: Corpus, number: int, test: np.ndarray, share: float, seed: int) -> Fold:
-    rest = np.setdiff1d(np.arange(len(corpus)), test)
+    """The fold of these test positions whose validation is a random share of the rest."""
+    rest = _rest(corpus, test)
     rng = np.random.default_rng([seed, number, 1])
     size = min(max(1, round(share * len(rest))), len(rest) - 1)
     validation = np.sort(rng.choice(rest, size=size, replace=False))
     return Fold(f"fold-{number + 1}", np.setdiff1d(rest, validation), validation, test)
+
+
+def _rest(corpus: Corpus, test: np.ndarray) -> np.ndarray:
+    return np.setdiff1d(np.arange(len(corpus)), test)
+
+
+def _filled(corpus: Corpus, fold: Fold) -> Fold:
+    """The fold, if each of its parts has utterances; a corpus may be too small for that."""
+    empty = [part for part, indices in fold.parts().items() if not len(indices)]
+    if empty:
+        raise ProtocolError(
+            f"{corpus.name} {fold.name}: nothing is left for {' and '.join(empty)}: "
+            f"{len(corpus)} utterances of {len(corpus.speakers)} speakers; use more folds, or "
+            "more data"
+        )
+    return fold
 
 
 def _check_arguments(corpus: Corpus, folds: int, validation_share: float) -> None:
@@ -207,7 +224,7 @@ def _check_arguments(corpus: Corpus, folds: int, validation_share: float) -> Non
         raise ProtocolError(f"folds={folds}: at least 2")
     if not 0 < validation_share < 1:
         raise ProtocolError(f"validation_share={validation_share}: between 0 and 1")
-    if len(corpus) < max(folds, 3):
+    if len(corpus) < folds:
         raise ProtocolError(
             f"{corpus.name}: {len(corpus)} utterances are too few for {folds} folds"
         )
@@ -221,11 +238,10 @@ def _check_speakers(corpus: Corpus, folds: int) -> None:
             f"({some(unnamed, 3)}), so speakers can't be kept apart; name them in the manifest's "
             "speaker column, or choose protocol='random'"
         )
-    if len(corpus.speakers) < max(folds, 3):
+    if len(corpus.speakers) < folds:
         raise ProtocolError(
             f"{corpus.name}: {len(corpus.speakers)} speakers ({some(corpus.speakers)}) are too few "
-            f"for {folds} folds with a speaker each for test, validation and training; at least "
-            "3 speakers, and no more folds than speakers"
+            f"for {folds} folds; no more folds than speakers"
         )
 
 

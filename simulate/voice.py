@@ -127,7 +127,7 @@ def synthesize(speaker: Speaker, delivery: Delivery, rng: np.random.Generator) -
     """One utterance: float32 [S], mono, 16 kHz, within ±1, with the room's noise around it."""
     phones, stressed, phrase = _plan(delivery, rng)
     tracks = _tracks(speaker, delivery, phones, stressed, phrase, rng)
-    dry = _filter(tracks, _source(tracks, delivery, rng), rng)
+    dry = _filter(tracks, _source(tracks, delivery, rng), delivery, rng)
     return _record(speaker, dry, rng)
 
 
@@ -258,13 +258,15 @@ def _source(tracks: _Tracks, delivery: Delivery, rng: np.random.Generator) -> np
     pulse = np.where(u < 1, opening, closing)
     pulse *= (1 + shimmer * rng.normal(0, 1, cycles + 1))[cycle]
     voicing = np.interp(time, at_hop, tracks.voicing)
-    breathing = 0.025 * 3.0**breath * np.where(u < 1, 1.0, 0.35)
+    breathing = 0.018 * 3.0**breath * np.where(u < 1, 1.0, 0.35)
     aspiration = 0.5 * np.interp(time, at_hop, tracks.aspiration)
     noise = lfilter([0.8], [1.0, -0.6], rng.normal(0, 1, samples))  # breath is darker than white
     return voicing * pulse + (voicing * breathing + aspiration) * noise
 
 
-def _filter(tracks: _Tracks, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _filter(
+    tracks: _Tracks, source: np.ndarray, delivery: Delivery, rng: np.random.Generator
+) -> np.ndarray:
     """The source through the moving formants, friction through its own band; overlap-add."""
     count = len(tracks.pitch_hz) - 1
     window = np.sin(np.pi * (np.arange(WINDOW) + 0.5) / WINDOW) ** 2  # halves sum to one
@@ -275,7 +277,9 @@ def _filter(tracks: _Tracks, source: np.ndarray, rng: np.random.Generator) -> np
 
     hz = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)
     delay = np.exp(-2j * np.pi * hz / SAMPLE_RATE).astype(np.complex64)
-    out = spectra(source)
+    # A loud voice has a flatter spectrum than its pulse alone gives: Traunmüller and Eriksson 2000.
+    tilt_db = 5.0 * np.clip(delivery.effort, -1.5, 1.5) * np.clip(np.log2((hz + 1) / 500), 0, 2)
+    out = spectra(source) * (10 ** (tilt_db / 20)).astype(np.float32)
     for number, bandwidth in enumerate(BANDWIDTHS):
         centre = tracks.formants[:count, number, None]
         radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
