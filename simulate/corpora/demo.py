@@ -28,7 +28,7 @@ from simulate.voice import Delivery, Speaker, synthesize
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 DEFAULT_UTTERANCES = 384
 DEFAULT_FOLDER = ".cache/after-label-studio/demo"  # below the user's home
-VERSION = 1  # of the generated audio: a cached folder of another version isn't taken for this one
+VERSION = 2  # of the generated audio: a cached folder of another version isn't taken for this one
 LABEL_NOISE = 0.05
 # A wrong label is mostly the other emotion of the same arousal.
 CONFUSED_WITH = {

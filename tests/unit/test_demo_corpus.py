@@ -101,7 +101,9 @@ def test_processes_that_start_together_get_the_same_corpus(tmp_path: Path) -> No
         results = [pool.submit(_load_ids, tmp_path) for _ in range(2)]
         first, second = (result.result() for result in results)
     assert first == second
-    assert [p.name for p in tmp_path.iterdir()] == ["demo-1-6-0"]  # and nothing left over
+    assert [p.name for p in tmp_path.iterdir()] == [
+        f"demo-{demo.VERSION}-6-0"
+    ]  # and nothing left over
 
 
 def test_an_interrupted_generation_leaves_no_folder(
@@ -189,7 +191,7 @@ def test_short_utterances_are_spoken_too(syllables: int) -> None:
 
 def _acted(root: Path) -> dict[str, str]:
     """Emotions before label noise, by id."""
-    with (root / "demo-1-48-3/manifest.csv").open(encoding="utf-8") as file:
+    with (root / f"demo-{demo.VERSION}-48-3/manifest.csv").open(encoding="utf-8") as file:
         return {row["path"]: row["acted"] for row in csv.DictReader(file)}
 
 
