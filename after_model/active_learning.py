@@ -47,11 +47,12 @@ STOP_SET = 200  # recordings on which successive models are compared
 class LearnerConfig:
     """What a run does. Defaults are the paper's AFTER: TAPT, k-means start, entropy, 20 %.
 
-    rounds: tau; each asks for k = floor(N_s / tau) labels, N_s = floor(budget_share * N), the last
-    for no more than N_s leaves. shares: labelled shares after each round, instead of budget and
-    rounds. warm_start: "previous" trains on from the last round's model (Algorithm 1, line 10),
-    "tapt" begins every round at the adapted backbone (the authors' code). validation_share: of the
-    labels given, held out for early stopping where no validation set is passed. tapt=None leaves
+    start_share: of the pool, but at least one of every cluster. rounds: tau; each asks for
+    k = floor(N_s / tau) labels, N_s = floor(budget_share * N), the last for no more than N_s
+    leaves. shares: labelled shares after each round, instead of budget and rounds. warm_start:
+    "previous" trains on from the last round's model (Algorithm 1, line 10), "tapt" begins every
+    round at the adapted backbone (the authors' code). validation_share: of the labels given, held
+    out for early stopping where no validation set is passed. tapt: None leaves out
     task-adaptive pre-training out.
     """
 
@@ -332,7 +333,9 @@ class ActiveLearner:
         rng = np.random.default_rng(self._seed(number, "select"))
         candidates = [u for u in self._pool if u.id not in self._state["labels"]]
         if number == 0:
-            chosen = self.start.select(self.store.pooled(candidates), wanted, rng)
+            features = self.store.pooled(candidates)
+            wanted = max(wanted, initialization.least(features, rng))
+            chosen = self.start.select(features, wanted, rng)
         else:
             chosen = self.strategy.select(self._describe(candidates, rng), wanted, rng)
         return [candidates[i].id for i in chosen]

@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 DEFAULT = "after-tiny"
 WEIGHTS = Path(__file__).parent / "weights"
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
+_LOADING_ERRORS = (OSError, ValueError, SafetensorError)
 
 
 class BackboneError(ValueError):
@@ -173,7 +175,8 @@ class Backbone(nn.Module):
     def save(self, folder: Path | str) -> None:
         """Write config, safetensors and input normalisation; load(folder) reads them back."""
         folder = Path(folder)
-        self.model.save_pretrained(folder)
+        with _quiet_transformers():
+            self.model.save_pretrained(folder)
         transformers.Wav2Vec2FeatureExtractor(
             do_normalize=self.normalize, return_attention_mask=False
         ).save_pretrained(folder)
@@ -232,13 +235,13 @@ def _fetch(name: str, get: Callable[[dict[str, bool]], Any]) -> Any:
     """From disk if it is there, else from the hub; a BackboneError that helps if neither."""
     try:
         return get({"local_files_only": True})
-    except (OSError, ValueError):
+    except _LOADING_ERRORS:
         pass
     try:
         if Path(name).exists():
             return get({"local_files_only": True})
         return get({})
-    except (OSError, ValueError) as error:
+    except _LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise BackboneError(
             f"cannot load backbone {name!r}: {reason}. Without a network use "

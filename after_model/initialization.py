@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from after_model import clustering
 from after_model.acquisition.base import probabilities, top_k, wanted
@@ -51,6 +51,14 @@ def kmeans(
     k = wanted(k, len(points))
     count = clustering.elbow(points, rng, max_clusters)
     return clustering.spread(clustering.fit(points, min(count, k), rng), k)
+
+
+def least(embeddings: np.ndarray, rng: np.random.Generator) -> int:
+    """The smallest start that has one utterance of every cluster: the elbow's number of them.
+
+    Whatever the start, a run asks for at least so many, so that starts compare at one size.
+    """
+    return clustering.elbow(clustering.prepare(embeddings), rng)
 
 
 def dacs(
