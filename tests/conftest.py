@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the real corpora where they are, and audio files on demand."""
+"""Fixtures that every test may use: real corpora where they are, audio files, a tiny backbone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from after_model.audio import Utterance
+
+# Tests run side by side and their models are tiny: threads would only wait for each other. Set
+# before any test imports torch, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,3 +50,40 @@ def write_wav(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wav2vec 2.0 of some thousand random weights, 50 frames a second."""
+    import torch
+    import transformers
+
+    config = transformers.Wav2Vec2Config(
+        conv_dim=(8, 8, 8), conv_kernel=(10, 8, 8), conv_stride=(8, 8, 5),
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, layerdrop=0.0,
+        num_codevectors_per_group=8, num_codevector_groups=2, codevector_dim=8,
+        proj_codevector_dim=8,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny-backbone")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.Wav2Vec2Model(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    """Sixteen synthetic recordings of 0.3 to 1.4 s: even ones hum, odd ones hiss."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    utterances = []
+    for i in range(16):
+        size = int(rng.integers(4_800, 22_400))
+        noise = rng.normal(size=size)
+        hum = np.sin(np.arange(size) * rng.uniform(0.05, 0.15))
+        path = folder / f"{i:02d}.wav"
+        soundfile.write(path, 0.05 * noise + 0.4 * hum if i % 2 == 0 else 0.2 * noise, 16_000)
+        utterances.append(Utterance(path.stem, path))
+    return utterances
