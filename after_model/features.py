@@ -12,10 +12,13 @@ one store at once, and it carries a checksum, so a damaged one is computed again
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
 import tempfile
+import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +35,8 @@ from after_model.progress import Progress, silent
 _HEADER = struct.Struct("<8sIIII")  # magic, frames, dimension, item size, CRC-32 of the data
 _MAGIC = b"AFTERft1"
 _OFFSET = 64  # data starts here, aligned
+_UNFINISHED = ".new-"
+_ABANDONED_S = 3_600  # an unfinished file this old belongs to a process that was killed
 
 
 class FeatureStore:
@@ -62,6 +67,9 @@ class FeatureStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._frames: dict[Path, int] = {}  # entries this process has checked
         self._pooled: dict[Path, np.ndarray] = {}
+        self._kept: set[Path] = set()  # entries of the last fill(): evicted after all others
+        self._room = 0  # bytes that may be written before the folder's size is looked at again
+        self._evicting = threading.Lock()
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -93,16 +101,22 @@ class FeatureStore:
         self, utterances: Sequence[Utterance], progress: Progress = silent
     ) -> list[AudioError]:
         """Compute what is missing. Returns the failures; a bad recording stops nothing."""
-        missing = [u for u in utterances if self._read(self._entry(u)) is None]
+        missing, self._kept = [], set()
+        for utterance in utterances:
+            try:
+                entry = self._entry(utterance)
+            except AudioError:  # raised again, and reported, in its turn
+                missing.append(utterance)
+                continue
+            self._kept.add(entry)
+            if self._read(entry) is None:
+                missing.append(utterance)
         failures: list[AudioError] = []
-        kept = {self._entry(u) for u in utterances}
         for done, outcome in enumerate(self._encode_all(missing), start=1):
             if isinstance(outcome, AudioError):
                 failures.append(outcome)
             progress("features", done, len(missing))
-            if done % 256 == 0:
-                self._evict(kept)
-        self._evict(kept)
+        self._evict()
         return failures
 
     def _encode_all(self, missing: list[Utterance]) -> Iterator[AudioError | None]:
@@ -212,14 +226,17 @@ class FeatureStore:
             if zlib.crc32(data.data) != crc:
                 return None
             self._frames[entry] = frames
-            os.utime(entry)  # used now: eviction takes the longest unused
+            with contextlib.suppress(OSError):  # evicted meanwhile, or a folder only to read
+                os.utime(entry)  # used now: eviction takes the longest unused
         return data.view(self.dtype).reshape(frames, dim)
 
     def _write(self, entry: Path, features: np.ndarray) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         data = np.ascontiguousarray(features).tobytes()
         header = _HEADER.pack(_MAGIC, *features.shape, self.dtype.itemsize, zlib.crc32(data))
-        with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=".new-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=entry.parent, prefix=_UNFINISHED, delete=False
+        ) as file:
             try:
                 file.write(header.ljust(_OFFSET, b"\0"))
                 file.write(data)
@@ -229,22 +246,32 @@ class FeatureStore:
                 Path(file.name).unlink(missing_ok=True)
                 raise
         self._frames[entry] = features.shape[0]
+        if self.max_bytes is not None:
+            self._room -= _OFFSET + len(data)
+            if self._room < 0:  # leave room, or every further write would look at the folder
+                self._evict(room=self.max_bytes // 16)
 
-    def _evict(self, kept: set[Path]) -> None:
-        """Delete the longest unused entries, of any CNN, until the folder fits its limit."""
+    def _evict(self, room: int = 0) -> None:
+        """Delete the longest unused entries, of any CNN, until the folder has room in its limit."""
         if self.max_bytes is None:
             return
-        entries = []
-        for path in self.root.glob("*/??/*"):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # another process was quicker
-                continue
-            entries.append((path in kept, stat.st_mtime_ns, stat.st_size, path))
-        total = sum(size for _, _, size, _ in entries)
-        for _, _, size, path in sorted(entries):
-            if total <= self.max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            self._frames.pop(path, None)
-            total -= size
+        with self._evicting:
+            entries = []
+            for path in self.root.glob("*/??/*"):
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # another process was quicker
+                    continue
+                if not path.name.startswith(_UNFINISHED):
+                    entries.append((path in self._kept, stat.st_mtime_ns, stat.st_size, path))
+                elif time.time() - stat.st_mtime > _ABANDONED_S:
+                    path.unlink(missing_ok=True)
+            total = sum(size for _, _, size, _ in entries)
+            for _, _, size, path in sorted(entries):
+                if total <= self.max_bytes - room:
+                    break
+                path.unlink(missing_ok=True)
+                self._frames.pop(path, None)
+                total -= size
+            # no more than a part, because other processes may be writing too
+            self._room = min(self.max_bytes - total, self.max_bytes // 16)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,20 @@ def corpora() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no corpora in {folder}; set AFTER_CORPORA to the folder that has them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def processes() -> BaseContext:
+    """A multiprocessing context whose processes have imported the library already.
+
+    They are forked from a server that has done nothing else; spawning would import torch and
+    transformers, some seconds, for each.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["after_model.active_learning", "transformers.models.wav2vec2.modeling_wav2vec2"]
+    )
+    return context
 
 
 @pytest.fixture
