@@ -43,13 +43,14 @@ def score(
     mc_samples: int = 0,
     seed: int = 0,
     device: str = "auto",
-    max_frames: int = 8_000,
+    max_frames: int = 4_000,
     progress: Progress = silent,
 ) -> Scores:
     """Score every utterance: bf16 on CUDA, float32 elsewhere.
 
-    max_frames: padded frames a batch (8,000 are 160 s of audio). mc_samples: further passes with
-    dropout on. An empty pool gives arrays of length 0.
+    max_frames: padded frames a batch: 4,000 are 80 s of audio, of which 5 % is padding in a corpus
+    like EmoDB (10 % with 8,000). mc_samples: further passes with dropout on. An empty pool gives
+    arrays of length 0.
     """
     where = resolve_device(device)
     precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -158,7 +158,7 @@ def evaluate_loss(
     data: TrainingSet,
     *,
     device: str = "auto",
-    max_frames: int = 8_000,
+    max_frames: int = 4_000,
 ) -> float:
     """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats."""
     utterances, targets = data

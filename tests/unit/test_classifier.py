@@ -1,0 +1,136 @@
+"""The classifier: its heads by hand, its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from after_model import backbone
+from after_model.backbone import Backbone
+from after_model.batches import collate
+from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.features import FeatureStore
+from after_model.labels import LabelSpace
+
+LABELS = LabelSpace(("anger", "joy", "sadness"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_backbone: Path) -> Backbone:
+    return backbone.load(tiny_backbone)
+
+
+@pytest.fixture
+def batch(tiny: Backbone, recordings, tmp_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and lengths of four recordings, of four lengths."""
+    return collate(FeatureStore(tmp_path / "store", tiny), recordings, range(4))
+
+
+def context_of(classifier: EmotionClassifier, batch) -> list[np.ndarray]:
+    """The transformer's output on each utterance's own frames."""
+    features, frames = batch
+    with torch.inference_mode():
+        context = classifier.backbone(features, frames)
+    return [row[: int(n)].numpy() for row, n in zip(context, frames, strict=True)]
+
+
+def weights(classifier: EmotionClassifier) -> tuple[np.ndarray, np.ndarray]:
+    linear = classifier.head.linear
+    return linear.weight.detach().numpy(), linear.bias.detach().numpy()
+
+
+@torch.inference_mode()
+def test_the_linear_head_is_a_layer_on_the_mean_of_the_valid_frames(tiny, batch):
+    classifier = new_classifier(tiny, 3, "linear").eval()
+    logits, pooled = classifier(*batch)
+    expected = np.stack([own.mean(axis=0) for own in context_of(classifier, batch)])
+    weight, bias = weights(classifier)
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
+    np.testing.assert_allclose(logits, expected @ weight.T + bias, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_published_head_rectifies_and_leaves_the_last_frame_out(tiny, batch):
+    classifier = new_classifier(tiny, 3, "published").eval()
+    logits, pooled = classifier(*batch)
+    own = context_of(classifier, batch)
+    expected = np.stack([np.maximum(rows, 0)[:-1].mean(axis=0) for rows in own])
+    weight, bias = weights(classifier)
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
+    np.testing.assert_allclose(logits, expected @ weight.T + bias, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_published_head_keeps_the_only_frame_there_is(tiny):
+    classifier = new_classifier(tiny, 3, "published").eval()
+    batch = torch.randn(1, 1, 8), torch.tensor([1])
+    (own,) = context_of(classifier, batch)
+    np.testing.assert_allclose(classifier(*batch)[1], np.maximum(own, 0), atol=1e-6)
+
+
+def test_an_unknown_head_is_an_error_that_names_the_known_ones(tiny):
+    with pytest.raises(ValueError, match=r"'quadratic'.*linear, published"):
+        new_classifier(tiny, 3, "quadratic")
+
+
+def test_the_cnn_is_frozen_and_nothing_else(tiny):
+    classifier = new_classifier(tiny, 3)
+    frozen = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    cnn = {name for name, _ in classifier.named_parameters() if "feature_extractor" in name}
+    assert frozen == cnn
+
+
+def test_the_classifier_trains_a_copy_of_the_backbone(tiny):
+    classifier = new_classifier(tiny, 3)
+    ours = {id(p) for p in classifier.parameters()}
+    assert not ours & {id(p) for p in tiny.parameters()}
+    assert all(p.requires_grad for p in tiny.parameters())
+
+
+def test_the_copy_masks_its_own_convolutions(tiny, batch):
+    """A hook that still belonged to the original would see no mask."""
+    hooks = [
+        hook
+        for module in new_classifier(tiny, 3).backbone.model.encoder.pos_conv_embed.modules()
+        for hook in module._forward_pre_hooks.values()
+        if hook.__name__ == "_mask_convolution_input"
+    ]
+    assert hooks
+    assert all(hook.__self__ is not tiny for hook in hooks)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("head", ["linear", "published"])
+def test_what_is_saved_loads_with_the_same_probabilities(tiny, batch, tmp_path, head):
+    classifier = new_classifier(tiny, 3, head).eval()
+    for parameter in classifier.backbone.model.encoder.parameters():
+        parameter.add_(0.01)  # as fine-tuning would
+    classifier.save(tmp_path / "saved", LABELS)
+    loaded, labels = EmotionClassifier.load(tmp_path / "saved")
+    assert labels == LABELS
+    assert loaded.head_name == head
+    assert not loaded.training
+    for ours, theirs in zip(loaded(*batch), classifier(*batch), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_no_pickle_is_written(tiny, tmp_path):
+    new_classifier(tiny, 3).save(tmp_path / "saved", LABELS)
+    assert {path.suffix for path in (tmp_path / "saved").iterdir()} == {".json", ".safetensors"}
+
+
+def test_the_seed_decides_the_head(tiny):
+    first, again, other = (weights(new_classifier(tiny, 3, seed=seed))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_new_classifier_leaves_the_global_random_state_alone(tiny):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    new_classifier(tiny, 3, seed=1)
+    assert torch.equal(torch.rand(2), expected)
