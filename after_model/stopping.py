@@ -30,7 +30,8 @@ def kappa(first: np.ndarray, second: np.ndarray, num_classes: int) -> float:
     """Cohen's kappa of two models' predicted classes [N]; 1 when both say one and the same."""
     first, second = np.asarray(first), np.asarray(second)
     table = np.zeros((num_classes, num_classes))
-    np.add.at(table, (first, second), 1.0 / max(1, len(first)))
+    np.add.at(table, (first, second), 1)
+    table /= max(1, len(first))  # counted first: sums of 1/N fall short of 1
     observed = np.trace(table)
     chance = float(table.sum(axis=0) @ table.sum(axis=1))
     return 1.0 if chance >= 1.0 else float((observed - chance) / (1.0 - chance))
@@ -39,6 +40,8 @@ def kappa(first: np.ndarray, second: np.ndarray, num_classes: int) -> float:
 def expected_gain(labelled: Sequence[int], ua: Sequence[float], more: int) -> float:
     """UA that `more` labels promise: least squares of UA on log(labels), the last four rounds."""
     x = np.log(np.asarray(labelled[-4:], dtype=float))
+    if np.ptp(x) == 0:  # rounds that had no new labels
+        return 0.0
     slope = np.polyfit(x, np.asarray(ua[-4:], dtype=float), 1)[0]
     return float(slope * np.log((labelled[-1] + more) / labelled[-1]))
 

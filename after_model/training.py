@@ -6,7 +6,6 @@ batches are cached features, grouped by length.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,7 +133,7 @@ def fit(
                 report.validation_losses.append(loss_value)
                 if loss_value < best_loss:
                     best_loss, best_epoch = loss_value, epoch
-                    best = _trainable_state(classifier)
+                    best = _trained_state(classifier)
                 elif epoch - best_epoch >= config.patience:
                     progress("training", config.epochs, config.epochs)
                     break
@@ -216,6 +215,7 @@ def _parameter_groups(classifier: EmotionClassifier, config: TrainingConfig) -> 
     ]
 
 
-def _trainable_state(classifier: EmotionClassifier) -> dict[str, Tensor]:
-    names = {name for name, p in classifier.named_parameters() if p.requires_grad}
-    return {k: copy.deepcopy(v) for k, v in classifier.state_dict().items() if k in names}
+def _trained_state(classifier: EmotionClassifier) -> dict[str, Tensor]:
+    """A copy of all that training changes: not the frozen weights, but batch-norm statistics."""
+    frozen = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    return {k: v.clone() for k, v in classifier.state_dict().items() if k not in frozen}

@@ -1,0 +1,284 @@
+"""Fine-tuning: it learns, stops where it was best, touches nothing else, fails with advice."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sklearn.metrics import log_loss
+from torch import nn
+
+from after_model import backbone
+from after_model.backbone import Backbone
+from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.features import FeatureStore
+from after_model.scoring import score
+from after_model.training import TrainingConfig, TrainingReport, evaluate_loss, fit
+
+FAST = TrainingConfig(
+    epochs=3, batch_size=8, min_steps_per_epoch=1, learning_rate=1e-2, head_learning_rate=1e-1,
+    precision="fp32",
+)  # fmt: skip
+PLAIN = {"time_mask": (0.0, 1), "feature_mask": (0.0, 1)}
+
+
+def changed(**options) -> TrainingConfig:
+    return TrainingConfig(**{**FAST.__dict__, **options})
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_backbone: Path) -> Backbone:
+    return backbone.load(tiny_backbone)
+
+
+@pytest.fixture(scope="module")
+def store(tiny: Backbone, recordings, tmp_path_factory) -> FeatureStore:
+    store = FeatureStore(tmp_path_factory.mktemp("store"), tiny, exact=True)
+    store.fill(recordings)
+    return store
+
+
+@pytest.fixture
+def classifier(tiny: Backbone) -> EmotionClassifier:
+    return new_classifier(tiny, 2)
+
+
+def one_hot(classes, count: int = 2) -> np.ndarray:
+    return np.eye(count, dtype=np.float32)[np.asarray(classes)]
+
+
+@pytest.fixture
+def train(recordings):
+    """What hums is class 0, what hisses class 1."""
+    return recordings, one_hot([i % 2 for i in range(len(recordings))])
+
+
+@pytest.fixture
+def contradiction(train):
+    """A validation set that says the opposite: the better one trains, the worse it gets."""
+    return train[0], 1 - train[1]
+
+
+def no_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+# --- learning ---
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_a_separable_set_is_learnt(classifier, store, train, precision):
+    report = fit(classifier, store, train, config=changed(epochs=15, precision=precision))
+    probs = score(classifier, store, train[0]).probs
+    assert (probs.argmax(1) == train[1].argmax(1)).all()
+    assert report.train_losses[-1] < 0.5 * report.train_losses[0]
+
+
+def test_soft_targets_are_approached(classifier, store, recordings):
+    target = np.array([[0.8, 0.2]], np.float32)
+    fit(classifier, store, (recordings[:1], target), config=changed(epochs=60, **PLAIN))
+    np.testing.assert_allclose(score(classifier, store, recordings[:1]).probs, target, atol=0.05)
+
+
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_classes_without_a_label_are_no_obstacle(tiny, store, train, class_weights):
+    classifier = new_classifier(tiny, 5)
+    targets = one_hot(train[1].argmax(1), 5)
+    config = changed(epochs=15, class_weights=class_weights)
+    fit(classifier, store, (train[0], targets), config=config)
+    probs = score(classifier, store, train[0]).probs
+    assert (probs.argmax(1) == targets.argmax(1)).all()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_fewer_labels_than_a_batch_are_enough(classifier, store, train, count):
+    few = train[0][:count], train[1][:count]
+    report = fit(classifier, store, few, config=changed(epochs=2))
+    assert report.steps == 2
+    assert np.isfinite(report.train_losses).all()
+
+
+def test_an_epoch_repeats_few_labels_until_it_has_its_steps(classifier, store, train):
+    few = train[0][:3], train[1][:3]
+    report = fit(classifier, store, few, config=changed(epochs=2, min_steps_per_epoch=5))
+    assert report.steps == 10
+
+
+def test_no_label_at_all_is_an_error(classifier, store):
+    with pytest.raises(ValueError, match="nothing is labelled"):
+        fit(classifier, store, ([], np.zeros((0, 2), np.float32)))
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_advice(classifier, store, train):
+    config = changed(epochs=5, learning_rate=1e30, head_learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"lower the learning rate \(1e\+30\)"):
+        fit(classifier, store, train, config=config)
+
+
+# --- early stopping ---
+
+
+def test_the_best_weights_are_kept(classifier, store, train, contradiction):
+    config = changed(epochs=6, learning_rate=3e-3, patience=2)
+    report = fit(classifier, store, train, contradiction, config)
+    assert report.best_epoch < len(report.validation_losses)
+    assert report.best_epoch == 1 + int(np.argmin(report.validation_losses))
+    assert evaluate_loss(classifier, store, contradiction) == min(report.validation_losses)
+
+
+def test_the_best_statistics_are_kept_too(store, train, contradiction, tmp_path):
+    """HuBERT with a batch norm: what it gathers while training belongs to the weights."""
+    config = transformers.HubertConfig(
+        conv_dim=(8, 8, 8), conv_kernel=(10, 8, 8), conv_stride=(8, 8, 5), hidden_size=16,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, layerdrop=0.0,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, conv_pos_batch_norm=True,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Backbone(transformers.HubertModel(config), name="", normalize=True).eval()
+    own_store = FeatureStore(tmp_path, model)
+    classifier = new_classifier(model, 2)
+    report = fit(classifier, own_store, train, contradiction, changed(epochs=4))
+    assert report.best_epoch < len(report.validation_losses)
+    assert evaluate_loss(classifier, own_store, contradiction) == min(report.validation_losses)
+
+
+def test_training_stops_when_its_patience_ends(classifier, store, train, contradiction):
+    config = changed(epochs=50, patience=3)
+    report = fit(classifier, store, train, contradiction, config)
+    assert len(report.validation_losses) == report.best_epoch + 3 < 50
+
+
+def test_without_validation_all_epochs_are_made_and_the_last_is_kept(classifier, store, train):
+    report = fit(classifier, store, train, config=changed(epochs=4))
+    assert (len(report.train_losses), report.best_epoch) == (4, 4)
+    assert report.validation_losses == []
+
+
+def test_an_empty_validation_set_is_none(classifier, store, train):
+    nothing = [], np.zeros((0, 2), np.float32)
+    report = fit(classifier, store, train, nothing, changed(epochs=2))
+    assert (report.validation_losses, report.best_epoch) == ([], 2)
+
+
+# --- the loss ---
+
+
+def test_the_loss_is_eq_9(classifier, store, train):
+    """Eq. 9 of Li et al. 2024 is the log loss of the probabilities."""
+    probs = score(classifier, store, train[0]).probs.astype(np.float64)
+    probs /= probs.sum(axis=1, keepdims=True)
+    expected = log_loss(train[1].argmax(1), probs, labels=[0, 1])
+    assert evaluate_loss(classifier, store, train) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_of_soft_targets_weighs_their_classes(classifier, store, recordings):
+    targets = np.random.default_rng(0).dirichlet([1, 1], len(recordings)).astype(np.float32)
+    probs = score(classifier, store, recordings).probs
+    expected = -(targets * np.log(probs)).sum(axis=1).mean()
+    loss = evaluate_loss(classifier, store, (recordings, targets))
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_does_not_depend_on_the_batch_size(classifier, store, train):
+    alone = evaluate_loss(classifier, store, train, max_frames=1)
+    assert evaluate_loss(classifier, store, train) == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "weight"),
+    [([0, 0, 0, 1], [4 / (2 * 3), 4 / (2 * 1), 0.0]), ([0, 1, 2], [1.0, 1.0, 1.0])],
+)
+def test_class_weights_are_inverse_frequencies(tiny, store, recordings, classes, weight):
+    """The loss of an epoch that changes nothing is the weighted mean, by hand."""
+    classifier = new_classifier(tiny, 3)
+    no_dropout(classifier)
+    some = recordings[: len(classes)]
+    probs = score(classifier, store, some).probs[np.arange(len(classes)), classes]
+    expected = -(np.array(weight)[classes] * np.log(probs)).mean()
+    config = changed(
+        epochs=1, learning_rate=0.0, head_learning_rate=0.0, class_weights=True, **PLAIN
+    )
+    report = fit(classifier, store, (some, one_hot(classes, 3)), config=config)
+    assert report.train_losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+# --- what it leaves alone ---
+
+
+def test_the_cnn_is_not_trained_and_the_rest_is(classifier, store, train):
+    before = state(classifier)
+    fit(classifier, store, train, config=changed(epochs=1))
+    moved = {
+        name for name, value in classifier.state_dict().items() if (value != before[name]).any()
+    }
+    assert not {name for name in moved if "feature_extractor" in name}
+    for part in ("feature_projection", "encoder.layers.0", "head.linear.weight"):
+        assert any(part in name for name in moved), part
+
+
+def test_the_stores_backbone_is_not_trained(classifier, store, train):
+    before = state(store.backbone)
+    fit(classifier, store, train, config=changed(epochs=1))
+    assert all(torch.equal(value, before[name]) for name, value in state(store.backbone).items())
+
+
+def test_the_classifier_ends_in_evaluation_mode(classifier, store, train):
+    fit(classifier, store, train, config=changed(epochs=1))
+    assert not any(module.training for module in classifier.modules())
+
+
+def test_the_same_seed_gives_the_same_weights(tiny, store, train):
+    results = []
+    for stir in (1, 2):
+        torch.manual_seed(stir)  # the global state has no say
+        classifier = new_classifier(tiny, 2)
+        fit(classifier, store, train, config=changed(epochs=2))
+        results.append(state(classifier))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_another_seed_gives_other_weights(tiny, store, train):
+    results = []
+    for seed in (1, 2):
+        classifier = new_classifier(tiny, 2)
+        fit(classifier, store, train, config=changed(epochs=1, seed=seed))
+        results.append(classifier.head.linear.weight)
+    assert not torch.equal(*results)
+
+
+def test_the_global_random_state_is_left_alone(classifier, store, train):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    fit(classifier, store, train, config=changed(epochs=1))
+    assert torch.equal(torch.rand(2), expected)
+
+
+# --- what it reports ---
+
+
+def test_the_report_counts_the_audio(classifier, store, train):
+    report = fit(classifier, store, train, config=changed(epochs=2))
+    assert isinstance(report, TrainingReport)
+    assert report.audio_seconds == 2 * store.frames(train[0]).sum() / 50
+    assert report.steps == 2 * math.ceil(16 / 8)
+
+
+@pytest.mark.parametrize("patience", [1, 100])
+def test_progress_ends_at_the_total(classifier, store, train, contradiction, patience):
+    calls = []
+    config = changed(epochs=4, patience=patience)
+    fit(classifier, store, train, contradiction, config, progress=lambda *c: calls.append(c))
+    assert calls[0] == ("training", 1, 4)
+    assert calls[-1] == ("training", 4, 4)
