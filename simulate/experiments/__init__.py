@@ -1,0 +1,119 @@
+"""Experiments: one file a table or figure of the paper.
+
+A module here offers `EXPERIMENT`, which says which arms are run, which of them are compared, which
+belong into one picture, and which published table they stand next to. `get("ablation")` finds
+`ablation.py` by its name, so that a new experiment is a new file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from after_model.active_learning import LearnerConfig
+from after_model.tapt import TaptConfig
+from simulate.plan import Arm
+from simulate.published import PublishedTable
+
+PAPER_STRATEGY, PAPER_START = "entropy", "kmeans"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose, or None where the experiment's own default holds.
+
+    shares: labelled shares in (0, 1], ascending, the start first. tapt: the configuration that
+    arms with TAPT use, None for no TAPT at all. full: also train once on all the labels.
+    """
+
+    learner: LearnerConfig
+    tapt: TaptConfig | None
+    shares: tuple[float, ...] | None = None
+    strategies: tuple[str, ...] | None = None
+    starts: tuple[str, ...] | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Arms that are drawn into one picture; those in `grey` stand in the background.
+
+    labels: what to call the arms there, where their names would repeat the title.
+    """
+
+    title: str
+    arms: tuple[str, ...]
+    grey: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Design:
+    """An experiment with the user's options filled in."""
+
+    arms: tuple[Arm, ...]
+    comparisons: tuple[tuple[str, str], ...]  # (arm, baseline) by name
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`paper` says what of the paper it repeats; `design` makes the arms from the options."""
+
+    name: str
+    title: str
+    paper: str
+    design: Callable[[Options], Design]
+    published: tuple[PublishedTable, ...] = field(default=())
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> Experiment:
+    """The experiment of that name; ValueError listing the known names for any other."""
+    if name not in names():
+        raise ValueError(f"no experiment {name!r}; known: {', '.join(names())}")
+    experiment = importlib.import_module(f"{__name__}.{name}").EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def arm(
+    options: Options, shares: tuple[float, ...], strategy: str, start: str, *, tapt: bool
+) -> Arm:
+    """An arm that is trained at `options.shares` if the user chose some, else at `shares`."""
+    shares = options.shares or shares
+    learner = replace(
+        options.learner,
+        strategy=strategy,
+        start=start,
+        start_share=shares[0],
+        shares=shares[1:],
+        tapt=options.tapt if tapt else None,
+    )
+    return Arm(arm_name(strategy, start, tapt=tapt), learner, shares)
+
+
+def arm_name(strategy: str, start: str, *, tapt: bool) -> str:
+    """As the paper calls it: AFTER is TAPT, then entropy from a clustering start."""
+    if (strategy, start, tapt) == (PAPER_STRATEGY, PAPER_START, True):
+        return "AFTER"
+    name = f"{'TAPT + FT' if tapt else 'FT'}, {strategy}"
+    return name if start == PAPER_START else f"{name}, {start} start"
+
+
+def full_arms(options: Options, *, tapt: bool, no_tapt: bool) -> list[Arm]:
+    """The runs on all labels, if wanted: what a share of the labels is measured against."""
+    wanted = [True] * (tapt and options.tapt is not None) + [False] * no_tapt
+    return [
+        replace(
+            arm(replace(options, shares=(1.0,)), (1.0,), "random", "random", tapt=with_tapt),
+            name=f"{'TAPT + FT' if with_tapt else 'FT'}, all labels",
+        )
+        for with_tapt in wanted
+        if options.full
+    ]

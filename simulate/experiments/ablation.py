@@ -1,0 +1,48 @@
+"""Table 7: fine-tuning with and without TAPT, on random samples and on those entropy asks for.
+
+All four start from the same k-means samples.
+"""
+
+from __future__ import annotations
+
+from simulate.experiments import (
+    PAPER_START,
+    PAPER_STRATEGY,
+    Design,
+    Experiment,
+    Options,
+    Panel,
+    arm,
+    full_arms,
+)
+from simulate.published import TABLE_2, TABLE_7
+
+SHARES = (0.01, 0.10, 0.20, 0.30, 0.40, 0.60, 0.80, 1.0)
+
+
+def design(options: Options) -> Design:
+    start = (options.starts or (PAPER_START,))[0]
+    strategies = options.strategies or (PAPER_STRATEGY,)
+    tapts = (True, False) if options.tapt is not None else (False,)
+    cells = {
+        (tapt, strategy): arm(options, SHARES, strategy, start, tapt=tapt)
+        for tapt in tapts
+        for strategy in dict.fromkeys((*strategies, "random"))
+    }
+    asked = [key for key in cells if key[1] != "random"]
+    comparisons = [(cells[tapt, s].name, cells[tapt, "random"].name) for tapt, s in asked]
+    comparisons += [(c.name, cells[False, s].name) for (tapt, s), c in cells.items() if tapt]
+    return Design(
+        (*cells.values(), *full_arms(options, tapt=True, no_tapt=True)),
+        tuple(comparisons),
+        (Panel("", tuple(cell.name for cell in cells.values())),),
+    )
+
+
+EXPERIMENT = Experiment(
+    "ablation",
+    "What TAPT and active learning each contribute",
+    "Table 7: FT and TAPT + FT on random and on entropy samples, the same k-means start.",
+    design,
+    (TABLE_7, TABLE_2),
+)

@@ -1,0 +1,50 @@
+"""The demonstration: does AFTER get more out of the same labels than its parts do?
+
+AFTER against random selection (with the same TAPT and the same start), and against the same active
+learning without TAPT.
+"""
+
+from __future__ import annotations
+
+from simulate.experiments import (
+    PAPER_START,
+    PAPER_STRATEGY,
+    Design,
+    Experiment,
+    Options,
+    Panel,
+    arm,
+    full_arms,
+)
+from simulate.published import TABLE_2
+
+SHARES = (0.05, 0.10, 0.20, 0.30, 0.40)
+
+
+def design(options: Options) -> Design:
+    start = (options.starts or (PAPER_START,))[0]
+    strategies = options.strategies or (PAPER_STRATEGY,)
+    tapt = options.tapt is not None
+    cells = {
+        strategy: arm(options, SHARES, strategy, start, tapt=tapt)
+        for strategy in dict.fromkeys((*strategies, "random"))
+    }
+    comparisons = [(cells[s].name, cells["random"].name) for s in cells if s != "random"]
+    arms = list(cells.values())
+    if tapt:
+        arms.append(arm(options, SHARES, strategies[0], start, tapt=False))
+        comparisons.append((arms[0].name, arms[-1].name))
+    return Design(
+        (*arms, *full_arms(options, tapt=True, no_tapt=True)),
+        tuple(comparisons),
+        (Panel("", tuple(a.name for a in arms)),),
+    )
+
+
+EXPERIMENT = Experiment(
+    "demo",
+    "AFTER against random selection and against no TAPT",
+    "The comparison behind Table 7, at the shares of labels that a small corpus allows.",
+    design,
+    (TABLE_2,),
+)

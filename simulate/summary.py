@@ -1,0 +1,229 @@
+"""From result rows to what an experiment found: estimates, comparisons and sentences.
+
+`summarise(experiment, design, runs, results.rows())` gives a `Summary`; `findings` says it in
+words.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simulate.estimates import Comparison, Estimate, Repetition, area, compare, corrected, estimate
+from simulate.experiments import Design, Experiment
+from simulate.plan import RunConfig
+from simulate.results import Row, finished
+
+METRICS = {"ua": "UA", "wa": "WA", "macro_f1": "macro F1", "ece": "ECE", "minutes": "minutes"}
+COMPARED = ("ua", "wa")
+FEW = 4  # comparisons that are told one by one
+HEADLINE_SHARE = 0.20  # the share at which the paper states its results
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm at one share of labels: `labelled` and `metrics` over the repetitions."""
+
+    arm: str
+    share: float
+    labelled: float
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison of a metric at a share; share None: area under the whole learning curve."""
+
+    metric: str
+    share: float | None
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a set of rows says about an experiment; arms in the experiment's order."""
+
+    experiment: Experiment
+    design: Design
+    runs: tuple[RunConfig, ...]
+    rows: tuple[Row, ...]  # of the finished runs
+    failures: tuple[Row, ...]
+    points: tuple[Point, ...]
+    comparisons: tuple[Compared, ...]
+
+    def curve(self, arm: str) -> list[Point]:
+        """The points of one arm by rising share."""
+        return [point for point in self.points if point.arm == arm]
+
+    def point(self, arm: str, share: float) -> Point | None:
+        return next((p for p in self.curve(arm) if abs(p.share - share) < 1e-9), None)
+
+    def compared(self, metric: str, share: float | None) -> list[Comparison]:
+        return [c.comparison for c in self.comparisons if (c.metric, c.share) == (metric, share)]
+
+    @property
+    def shares(self) -> list[float]:
+        """Every share at which some arm was measured."""
+        return sorted({point.share for point in self.points})
+
+    @property
+    def curves(self) -> list[str]:
+        """The arms with a learning curve; the runs on all labels have none."""
+        return [arm.name for arm in self.design.arms if not arm.full and self.curve(arm.name)]
+
+    @property
+    def headline_share(self) -> float | None:
+        """20 %, as in the paper, where every curve has it; else the largest share below 100 %."""
+        common = [
+            share
+            for share in self.shares
+            if self.curves and all(self.point(arm, share) for arm in self.curves)
+        ]
+        if HEADLINE_SHARE in common:
+            return HEADLINE_SHARE
+        return max((s for s in common if s < 1), default=max(common, default=None))
+
+
+Values = dict[str, dict[float, dict[str, dict[Repetition, float]]]]  # arm, share, metric
+
+
+def summarise(
+    experiment: Experiment, design: Design, runs: Sequence[RunConfig], rows: Mapping[str, Row]
+) -> Summary:
+    """Estimates and comparisons from the rows that belong to `runs`; other rows don't count."""
+    values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    done, failures = [], []
+    for run in runs:
+        row = rows.get(run.run_id)
+        if row is None:
+            continue
+        if not finished(row):
+            failures.append(row)
+            continue
+        done.append(row)
+        for record in row["curve"]:
+            share = record["target_share"]
+            for metric in ("labelled", *METRICS):
+                if record.get(metric) is not None:
+                    value = float(record[metric])
+                    values[run.arm.name][share][metric][run.fold, run.seed] = value
+    points = [
+        _point(arm.name, share, values[arm.name][share])
+        for arm in design.arms
+        for share in sorted(values[arm.name])
+    ]
+    return Summary(
+        experiment,
+        design,
+        tuple(runs),
+        tuple(done),
+        tuple(failures),
+        tuple(points),
+        tuple(_comparisons(design, values)),
+    )
+
+
+def _point(arm: str, share: float, metrics: dict[str, dict[Repetition, float]]) -> Point:
+    found = {name: estimate(list(by_run.values())) for name, by_run in metrics.items()}
+    return Point(arm, share, found.pop("labelled").mean, found)
+
+
+def _comparisons(design: Design, values: Values) -> list[Compared]:
+    shares = sorted({share for arm in design.arms for share in arm.shares})
+    found: list[Compared] = []
+    for metric in COMPARED:
+        for share in (*shares, None):
+            family = []
+            for first, second in design.comparisons:
+                pair = [_by_run(values[name], metric, share) for name in (first, second)]
+                comparison = compare((first, second), *pair)
+                if comparison is not None:
+                    family.append(comparison)
+            found += [Compared(metric, share, comparison) for comparison in corrected(family)]
+    return found
+
+
+def _by_run(
+    curve: dict[float, dict[str, dict[Repetition, float]]], metric: str, share: float | None
+) -> dict[Repetition, float]:
+    """The metric by repetition, at a share or (None) as the area under the curve."""
+    if share is not None:
+        return curve[share][metric] if share in curve else {}
+    shares = sorted(curve)
+    if len(shares) < 2:
+        return {}
+    whole = set.intersection(*(set(curve[s][metric]) for s in shares))
+    return {run: area(shares, [curve[s][metric][run] for s in shares]) for run in whole}
+
+
+def findings(summary: Summary) -> list[str]:
+    """Sentences at the headline share: the comparisons, then what all labels give.
+
+    Of many comparisons only those that show a difference get a sentence of their own.
+    """
+    share = summary.headline_share
+    if share is None:
+        return ["No run has finished, so there is nothing to compare yet."]
+    reached = {p.arm: spread(p.metrics["ua"]) for p in summary.points if p.share == share}
+    labels = f"at {percent(share)} of the labels"
+    comparisons = summary.compared("ua", share)
+    told = comparisons
+    if len(comparisons) > FEW:
+        told = [found for found in comparisons if found.reliable]
+    sentences = [
+        f"{found.arm} reaches UA {reached[found.arm]} {labels}, "
+        f"{found.baseline} {reached[found.baseline]} ({evidence(found)}): {verdict(found)}."
+        for found in told
+    ]
+    if len(told) < len(comparisons):
+        best = max(summary.curves, key=lambda arm: _mean(summary, arm, share))
+        sentences.insert(0, f"The highest mean UA {labels}: {reached[best]}, by {best}.")
+        untold = f"{len(comparisons) - len(told)} of {len(comparisons)} comparisons {labels}"
+        sentences.append(f"{untold} show no reliable difference.")
+    if not comparisons:
+        sentences = [f"{name} reaches UA {ua} {labels}." for name, ua in reached.items()]
+    full = [summary.point(arm.name, 1.0) for arm in summary.design.arms if arm.full]
+    sentences += [f"{p.arm}: UA {spread(p.metrics['ua'])}." for p in full if p is not None]
+    tests = sum(found.p_holm is not None for found in comparisons)
+    if tests > 1:
+        sentences.append(f"p-values are paired t-tests, corrected for {tests} comparisons (Holm).")
+    return sentences
+
+
+def _mean(summary: Summary, arm: str, share: float) -> float:
+    point = summary.point(arm, share)
+    return point.metrics["ua"].mean if point else 0.0
+
+
+def verdict(found: Comparison) -> str:
+    """What the comparison allows to say; never a win where the test does not carry it."""
+    if found.p_holm is None:
+        return "too few repetitions for a test"
+    if not found.reliable:
+        return "no reliable difference"
+    return "better" if found.difference.mean > 0 else "worse"
+
+
+def evidence(found: Comparison) -> str:
+    """`paired difference +0.03, 95 % CI -0.01 to +0.07, p = 0.12, 10 pairs`."""
+    difference = found.difference
+    if difference.low is None or found.p_holm is None:
+        return f"difference {difference.mean:+.3f}"
+    return (
+        f"paired difference {difference.mean:+.3f}, 95 % CI {difference.low:+.3f} to "
+        f"{difference.high:+.3f}, {p_value(found.p_holm)}, {difference.n} pairs"
+    )
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def spread(value: Estimate) -> str:
+    """`0.713 ± 0.021`: mean and standard deviation."""
+    return f"{value.mean:.3f}" + ("" if value.sd is None else f" ± {value.sd:.3f}")
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
