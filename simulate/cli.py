@@ -1,0 +1,171 @@
+"""The options of `simulate/run.py`, grouped and explained."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from after_model import acquisition, initialization
+from after_model.active_learning import WARM_STARTS, LearnerConfig
+from after_model.tapt_config import OBJECTIVES, TaptConfig
+from after_model.training import TrainingConfig
+from simulate import corpora, experiments, protocols
+
+DESCRIPTION = """\
+Repeats the paper's experiments with hidden labels: an oracle answers what the learner asks,
+and the model is tested on other speakers after every round.
+"""
+EXPERIMENTS_HELP = """\
+experiments:
+  demo        AFTER against random selection, and against AFTER without TAPT
+  ablation    Table 7: FT and TAPT + FT, by random and by entropy, the same k-means start
+  strategies  Figure 2: every strategy, from a clustering start and from a random one
+"""
+EXAMPLES = """\
+examples:
+  python simulate/run.py
+      a generated demonstration corpus and the embedded backbone, in a few minutes
+  python simulate/run.py --corpus emodb --root ~/EmoDB
+      the same comparison on EmoDB
+  python simulate/run.py --corpus ravdess --root ~/RAVDESS --experiment ablation --seeds 3 --full
+      Table 7 with three seeds a fold, and the runs on all labels beside it
+  python simulate/run.py --corpus emodb --root ~/EmoDB --experiment strategies \\
+      --strategies entropy,margin,random --shares 2,5,10,20
+      Figure 2 for some strategies, at these labelled shares; the first is the start
+  python simulate/run.py --corpus manifest --root mine.csv --backbone facebook/wav2vec2-base
+      your own recordings: a CSV file with the columns path, label, speaker
+
+A command that was interrupted goes on where it was when it is given again.
+"""
+
+
+Add = Callable[..., Any]
+"""add_argument of one group."""
+
+
+class UsageError(ValueError):
+    """An option that can't be followed; the message is for the person who typed it."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, grouped as a person meets them."""
+    result = _Parser(
+        usage="python simulate/run.py [--corpus NAME --root PATH] [--experiment NAME] [options]",
+        description=DESCRIPTION,
+        epilog=f"{EXPERIMENTS_HELP}\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _comparison(result.add_argument_group("what is compared").add_argument)
+    _recordings(result.add_argument_group("recordings").add_argument)
+    _repetitions(result.add_argument_group("repetitions").add_argument)
+    _model(result.add_argument_group("the model").add_argument)
+    _computing(result.add_argument_group("computing").add_argument)
+    return result
+
+
+def _comparison(add: Add) -> None:
+    words = "see below (default: demo)"
+    add("--experiment", default="demo", choices=experiments.names(), help=words)
+    words = f"with commas between, or all: {', '.join(acquisition.names())}"
+    add("--strategies", metavar="NAMES", help=words)
+    words = f"how the first samples are chosen: {', '.join(initialization.names())}"
+    add("--starts", metavar="NAMES", help=words)
+    words = "labelled shares of the training data to train and test at, the start first: 1,5,10,20"
+    add("--shares", metavar="PERCENTS", help=words)
+    words = "the start, as in Algorithm 1 (1)"
+    add("--start-share", type=percentage, metavar="PERCENT", help=words)
+    add("--budget", type=percentage, metavar="PERCENT", help="labels in all (20)")
+    words = "equal rounds from the start to the budget (5)"
+    add("--rounds", type=_positive, metavar="N", help=words)
+    words = "also train once per fold on all the labels, with and without TAPT"
+    add("--full", action="store_true", help=words)
+
+
+def _recordings(add: Add) -> None:
+    words = "default: demo, generated here; with --root: manifest"
+    add("--corpus", choices=corpora.names(), help=words)
+    words = "the corpus's folder, or the manifest"
+    add("--root", type=_path, metavar="PATH", help=words)
+    add("--classes", metavar="NAMES", help="only these emotions, in this order")
+    words = "go on when files of a known release are missing"
+    add("--allow-partial", action="store_true", help=words)
+    words = f"how speakers are kept apart (default: {protocols.DEFAULT})"
+    add("--protocol", default=protocols.DEFAULT, choices=protocols.names(), help=words)
+
+
+def _repetitions(add: Add) -> None:
+    words = "parts that are tested in turn (default: 5)"
+    add("--folds", type=_positive, default=5, metavar="N", help=words)
+    words = "runs of every fold, each with a seed of its own (default: 1)"
+    add("--seeds", type=_positive, default=1, metavar="N", help=words)
+    add("--first-seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _model(add: Add) -> None:
+    words = (
+        f"{LearnerConfig.backbone} (embedded, the default), a folder, or a name on the hub such "
+        "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
+    )
+    add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
+    words = f"of fine-tuning per round, at most ({TrainingConfig.epochs})"
+    add("--epochs", type=_positive, metavar="N", help=words)
+    words = (
+        "what a round trains on from: the previous round's model (Algorithm 1, the default) or "
+        "the adapted backbone (the authors' code)"
+    )
+    add("--warm-start", choices=WARM_STARTS, default=LearnerConfig.warm_start, help=words)
+    words = "task-adaptive pre-training on the training recordings, without labels (default: on)"
+    add("--tapt", choices=("on", "off"), default="on", help=words)
+    words = (
+        "eq. 1-3 (paper), wav2vec 2.0's own, or HuBERT's masked prediction "
+        "(default: auto, by the backbone)"
+    )
+    add("--tapt-objective", choices=("auto", *OBJECTIVES), default="auto", help=words)
+    words = f"passes over the recordings ({TaptConfig.epochs})"
+    add("--tapt-epochs", type=_positive, metavar="N", help=words)
+
+
+def _computing(add: Add) -> None:
+    words = "of the results (default: runs/CORPUS-EXPERIMENT)"
+    add("--output", type=_path, metavar="FOLDER", help=words)
+    words = "runs at the same time; results don't depend on it (default here: %(default)s)"
+    add("--workers", type=_positive, default=_default_workers(), metavar="N", help=words)
+    words = "threads of each run; the last digits of results may depend on it (default: 1)"
+    add("--threads", type=_positive, default=1, metavar="N", help=words)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--keep-models", action="store_true", help="keep the models of finished runs")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of thirty options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\nAll options: python simulate/run.py --help")
+
+
+def percentage(text: str) -> float:
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage") from None
+    if not 0 < percent <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: a percentage above 0 and up to 100")
+    return round(percent / 100, 8)
+
+
+def _positive(text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1")
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _default_workers() -> int:
+    """A worker per core, up to four: each holds a model."""
+    return min(4, len(os.sched_getaffinity(0)))

@@ -1,0 +1,122 @@
+"""What a command line asks for: `parse` checks every option as far as it can without the corpus."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from after_model import acquisition, initialization
+from after_model.active_learning import LearnerConfig
+from after_model.tapt_config import TaptConfig
+from after_model.training import TrainingConfig
+from simulate import experiments
+from simulate.cli import UsageError, parser, percentage
+from simulate.experiments import Options
+from simulate.plan import Split
+
+DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. folder: of the results."""
+
+    corpus: str
+    root: Path | None
+    classes: tuple[str, ...] | None
+    allow_partial: bool
+    experiment: str
+    options: Options
+    split: Split
+    seeds: tuple[int, ...]
+    device: str
+    workers: int
+    threads: int
+    folder: Path
+    keep_models: bool
+
+
+def parse(argv: Sequence[str] | None = None) -> Request:
+    """The request that a command line makes. Raises `UsageError`; --help ends the program."""
+    chosen = parser().parse_args(argv)
+    if chosen.corpus is None:
+        chosen.corpus = "demo" if chosen.root is None else "manifest"
+    if chosen.root is None and chosen.corpus != "demo":
+        raise UsageError(f"--corpus {chosen.corpus} needs --root: where its recordings are")
+    if chosen.root is not None and not chosen.root.exists() and chosen.corpus != "demo":
+        raise UsageError(f"--root {chosen.root}: there is no such file or folder")
+    experiment = experiments.get(chosen.experiment)
+    return Request(
+        corpus=chosen.corpus,
+        root=chosen.root,
+        classes=_names(chosen.classes),
+        allow_partial=chosen.allow_partial,
+        experiment=experiment.name,
+        options=_options(chosen),
+        split=Split(chosen.protocol, chosen.folds),
+        seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.seeds)),
+        device=chosen.device,
+        workers=chosen.workers,
+        threads=chosen.threads,
+        folder=chosen.output or Path("runs") / f"{chosen.corpus}-{experiment.name}",
+        keep_models=chosen.keep_models,
+    )
+
+
+def _options(chosen: argparse.Namespace) -> Options:
+    strategies = _known("--strategies", chosen.strategies, acquisition.names())
+    starts = _known("--starts", chosen.starts, initialization.names())
+    training = TrainingConfig()
+    if chosen.epochs is not None:
+        training = replace(training, epochs=chosen.epochs)
+    tapt = None
+    if chosen.tapt == "on":
+        tapt = TaptConfig(objective=chosen.tapt_objective)
+        if chosen.tapt_epochs is not None:
+            tapt = replace(tapt, epochs=chosen.tapt_epochs)
+    learner = LearnerConfig(
+        backbone=chosen.backbone, warm_start=chosen.warm_start, training=training, tapt=tapt
+    )
+    return Options(learner, tapt, _shares(chosen), strategies, starts, chosen.full)
+
+
+def _shares(chosen: argparse.Namespace) -> tuple[float, ...] | None:
+    """The shares asked for: listed, or Algorithm 1's equal rounds; None for the experiment's."""
+    schedule = (chosen.start_share, chosen.budget, chosen.rounds)
+    if chosen.shares is None:
+        if not any(schedule):
+            return None
+        start = chosen.start_share or DEFAULT_START_SHARE
+        budget = chosen.budget or DEFAULT_BUDGET
+        rounds = chosen.rounds or DEFAULT_ROUNDS
+        if start >= budget:
+            raise UsageError(f"--start-share {start:.3%} is not below --budget {budget:.3%}")
+        steps = (min(start + budget / rounds * i, budget) for i in range(1, rounds + 1))
+        return tuple(dict.fromkeys(round(share, 6) for share in (start, *steps)))
+    if any(schedule):
+        raise UsageError("--shares lists every round; leave --start-share, --budget, --rounds out")
+    try:
+        shares = tuple(percentage(text) for text in chosen.shares.split(","))
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise UsageError(f"--shares {chosen.shares}: {error}") from None
+    if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
+        raise UsageError(f"--shares {chosen.shares}: each has to be larger than the one before")
+    return shares
+
+
+def _known(option: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:
+    if text == "all":
+        return tuple(known)
+    chosen = _names(text)
+    for name in chosen or ():
+        if name not in known:
+            raise UsageError(f"{option}: no {name!r}; there are {', '.join(known)}")
+    return chosen
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    names = tuple(filter(None, (part.strip() for part in (text or "").split(","))))
+    return tuple(dict.fromkeys(names)) or None
