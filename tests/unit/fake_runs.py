@@ -1,0 +1,130 @@
+"""Runs that take no time: results that depend on the arm, the share and the repetition alone.
+
+A module of its own, because worker processes import what they call by name.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulate import corpora
+from simulate.plan import Job, RunConfig, plain
+from simulate.workers import Event, Listener
+
+
+def point(run: RunConfig, round_: int) -> dict[str, Any]:
+    share = run.arm.shares[round_]
+    noise = np.random.default_rng([run.fold, run.seed, round_]).normal(0, 0.01)
+    gain = 0.05 if run.arm.learner.tapt else 0.0
+    gain += 0.03 if run.arm.learner.strategy != "random" else 0.0
+    gain += 0.01 if run.arm.learner.start == "kmeans" else 0.0
+    own = np.random.default_rng([run.fold, run.seed, round_, len(run.arm.name)]).normal(0, 0.01)
+    ua = float(0.35 + gain + 0.3 * share**0.4 + noise + own)
+    minutes = 0.5 * (run.arm.learner.tapt is not None) + 1.2 * (round_ + 1)
+    return {
+        "round": round_,
+        "labelled": round(share * 300),
+        "share": share,
+        "target_share": share,
+        "ua": ua,
+        "wa": ua + 0.02,
+        "macro_f1": ua - 0.01,
+        "ece": 0.1,
+        "minutes": minutes,
+    }
+
+
+def row(run: RunConfig) -> dict[str, Any]:
+    curve = [point(run, round_) for round_ in range(len(run.arm.shares))]
+    return {
+        "run_id": run.run_id,
+        "title": run.title,
+        "arm": run.arm.name,
+        "config": plain(run),
+        "curve": curve,
+        "minutes": curve[-1]["minutes"],
+        "tapt_minutes": 0.5,
+        "labels_asked": curve[-1]["labelled"],
+        "test_recordings": 60,
+        "skipped": [],
+        "machine": {"device": "cpu", "processor": "a processor"},
+        "versions": {"torch": "1.2.3"},
+    }
+
+
+def work(job: Job, place: Any, listener: Any) -> dict[str, Any]:
+    """Stands in for simulate.runner.work; keeps a list of the jobs done in the working folder."""
+    _note(place.folder, job)
+    if job.kind != "run":
+        return {}
+    result = row(job.run)
+    for measured in result["curve"]:
+        listener.stage("training", 1, 2)
+        listener.point(measured)
+    return result
+
+
+def failing(job: Job, place: Any, listener: Any) -> dict[str, Any]:
+    if job.kind == "run" and job.run.fold == 0 and job.run.arm.learner.tapt is None:
+        raise RuntimeError("out of luck")
+    return work(job, place, listener)
+
+
+def slow(job: Job, place: Any, listener: Any) -> dict[str, Any]:
+    result = work(job, place, listener)
+    time.sleep(0.0 if job.kind != "run" or job.run.fold == 0 else 60.0)
+    return result
+
+
+def execute_here(
+    jobs: list[Job], work: Callable, place: Any, listen: Callable[[Event], None], **_: int
+) -> None:
+    """Stands in for simulate.workers.execute, without its processes."""
+    for job in jobs:
+        listen(Event("started", job))
+        listener = Listener(lambda *_: None, lambda p, job=job: listen(Event("point", job, p)))
+        try:
+            listen(Event("finished", job, work(job, place, listener)))
+        except RuntimeError as error:
+            trace = traceback.format_exc()
+            content = {"message": f"{type(error).__name__}: {error}", "trace": trace}
+            listen(Event("failed", job, content))
+
+
+def jobs_done(folder: Path) -> list[str]:
+    """Kind and title of the jobs that were begun below an output folder, in order."""
+    log = folder / "work" / "jobs.txt"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def tiny_corpus(folder: Path, write_wav: Callable[..., Path]) -> Path:
+    """A manifest of four speakers with four recordings of each of two classes."""
+    lines = ["path,label,speaker"]
+    rng = np.random.default_rng(0)
+    for speaker in ("ann", "bob", "cat", "dan"):
+        for label, pitch in (("anger", 600.0), ("sadness", 150.0)):
+            for take in range(4):
+                time_s = np.arange(8_000) / 16_000
+                wave = 0.2 * np.sin(2 * np.pi * (pitch + 20 * take) * time_s)
+                name = f"{speaker}-{label}-{take}.wav"
+                write_wav(name, wave + rng.normal(0, 0.01, len(wave)))
+                lines.append(f"{name},{label},{speaker}")
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+def load(manifest: Path) -> corpora.Corpus:
+    return corpora.load("manifest", manifest)
+
+
+def _note(folder: Path, job: Job) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "jobs.txt", "a") as file:
+        file.write(f"{job.kind}: {job.title}\n")

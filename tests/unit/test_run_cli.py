@@ -1,0 +1,256 @@
+"""`python simulate/run.py`: what it accepts, how it refuses, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_runs
+import pytest
+
+from simulate import run
+from simulate.cli import UsageError
+from simulate.console import Clock, in_words
+from simulate.plan import jobs
+from simulate.request import parse
+from simulate.workers import Event
+
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, write_wav: Callable[..., Path]) -> Path:
+    return fake_runs.tiny_corpus(tmp_path, write_wav)
+
+
+@pytest.fixture
+def command(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """command("--seeds", "2", work=...) -> exit code, on the tiny corpus, into tmp_path/out.
+
+    The jobs are done in this process: starting others is tested with the workers, and below.
+    """
+    monkeypatch.setattr(run, "execute", fake_runs.execute_here)
+
+    def call(*arguments: str, work: Callable = fake_runs.work) -> int:
+        where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
+        small = ["--folds", "2", "--shares", "20,50"]
+        return run.main([*where, *small, *arguments], work)
+
+    return call
+
+
+# --- options
+
+
+def test_no_arguments_mean_the_demonstration() -> None:
+    request = parse([])
+    assert (request.corpus, request.experiment, request.root) == ("demo", "demo", None)
+    assert request.options.learner.backbone == "after-tiny"
+
+
+def test_a_root_alone_is_a_manifest(manifest: Path) -> None:
+    assert parse(["--root", str(manifest)]).corpus == "manifest"
+
+
+def test_shares_are_percents() -> None:
+    assert parse(["--shares", "1, 5,20%"]).options.shares == (0.01, 0.05, 0.2)
+
+
+def test_rounds_are_algorithm_1s_equal_steps() -> None:
+    shares = parse(["--rounds", "4", "--budget", "20", "--start-share", "1"]).options.shares
+    assert shares == (0.01, 0.06, 0.11, 0.16, 0.2)
+
+
+def test_options_reach_the_learner() -> None:
+    model = "--epochs 3 --tapt-epochs 2 --tapt-objective wav2vec2 --warm-start tapt"
+    request = parse(f"{model} --first-seed 5 --seeds 2".split())
+    learner = request.options.learner
+    assert (learner.training.epochs, learner.warm_start) == (3, "tapt")
+    assert learner.tapt is not None
+    assert (learner.tapt.epochs, learner.tapt.objective) == (2, "wav2vec2")
+    assert request.seeds == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--corpus", "emodb"], "--root"),
+        (["--corpus", "emodb", "--root", "/nowhere/at/all"], "no such file"),
+        (["--corpus", "iemocap5"], "invalid choice"),
+        (["--shares", "5,0"], "above 0"),
+        (["--shares", "5,101"], "up to 100"),
+        (["--shares", "20,5"], "larger than the one before"),
+        (["--shares", "5,many"], "no percentage"),
+        (["--shares", "5,20", "--rounds", "3"], "leave"),
+        (["--start-share", "30"], "not below"),
+        (["--strategies", "entropy,bold"], "no 'bold'; there are"),
+        (["--starts", "elbow"], "no 'elbow'"),
+        (["--folds", "0"], "whole number"),
+        (["--workers", "two"], "whole number"),
+        (["--experiment", "table9"], "invalid choice"),
+        (["--tapt-objective", "guess"], "invalid choice"),
+        (["--speed", "9"], "--speed"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_in_the_users_words(
+    arguments: list[str], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--folds", "9"], "too few"),
+        (["--shares", "1,2,3"], "further apart"),
+        (["--backbone", "/no/such/backbone"], "/no/such/backbone"),
+        (["--device", "toaster"], "--device toaster"),
+        (["--classes", "joy,anger"], "joy"),
+        (["--strategies", "alps-surprisal", "--tapt", "off"], "needs TAPT"),
+    ],
+)
+def test_what_the_corpus_rules_out_is_refused_before_anything_is_computed(
+    arguments: list[str],
+    words: str,
+    command: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(*arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
+    assert fake_runs.jobs_done(tmp_path / "out") == []
+
+
+# --- what it does
+
+
+def test_a_command_ends_with_what_was_found_and_where_it_lies(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    told = capsys.readouterr().out
+    assert "AFTER reaches UA" in told
+    assert str(tmp_path / "out" / "report.html") in told
+    assert (tmp_path / "out" / "report.html").exists()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").open()]
+    assert len({row["run_id"] for row in rows}) == 6
+
+
+def test_a_finished_command_given_again_computes_nothing(command: Command, tmp_path: Path) -> None:
+    command()
+    before = fake_runs.jobs_done(tmp_path / "out")
+    assert command() == 0
+    assert fake_runs.jobs_done(tmp_path / "out") == before
+
+
+def test_an_extended_command_computes_only_what_is_new(command: Command, tmp_path: Path) -> None:
+    command()
+    command("--seeds", "2")
+    runs = [line for line in fake_runs.jobs_done(tmp_path / "out") if line.startswith("run")]
+    assert len(runs) == len(set(runs)) == 12
+
+
+def test_a_failed_run_is_told_kept_and_tried_again(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(work=fake_runs.failing) == 1
+    assert (
+        "FAILED: FT, entropy, fold 1, seed 0: RuntimeError: out of luck" in capsys.readouterr().out
+    )
+    assert "out of luck" in (tmp_path / "out" / "report.html").read_text()
+    assert command() == 0
+    assert "FAILED" not in capsys.readouterr().out
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
+    manifest: Path, tmp_path: Path, command: Command
+) -> None:
+    script = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "import fake_runs\n"
+        "from simulate import run\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(run.main(sys.argv[1:], fake_runs.slow))\n"
+    )
+    program = tmp_path / "program.py"
+    program.write_text(script)
+    where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
+    small = ["--folds", "2", "--shares", "20,50"]
+    process = subprocess.Popen(
+        [sys.executable, str(program), *where, *small],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    told = ""
+    for line in process.stdout:
+        told += line
+        if line.startswith("[3/6] AFTER, fold 2"):
+            process.terminate()
+            break
+    rest, errors = process.communicate(timeout=30)
+    told += rest
+    assert process.returncode == 130, errors
+    assert "3 of 6 runs are finished" in told
+    assert "python simulate/run.py --root" in told
+    assert errors == ""
+    before = fake_runs.jobs_done(tmp_path / "out")
+    assert command() == 0
+    after = fake_runs.jobs_done(tmp_path / "out")[len(before) :]
+    assert [line for line in after if "fold 1" in line] == []
+
+
+def test_two_commands_do_not_write_into_one_folder(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        assert command() == 2
+    assert "another command" in capsys.readouterr().err
+
+
+def test_help_runs_as_a_script_from_any_folder(tmp_path: Path) -> None:
+    script = ROOT / "simulate" / "run.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("examples:", "--experiment", "ablation", "--corpus emodb"):
+        assert word in done.stdout
+
+
+# --- the time left
+
+
+def test_the_clock_estimates_from_what_was_timed(manifest: Path) -> None:
+    request = parse(["--root", str(manifest), "--shares", "20,50", "--folds", "2"])
+    corpus = fake_runs.load(manifest)
+    from simulate import experiments, plan
+
+    design = experiments.get("demo").design(request.options)
+    todo = jobs(plan.runs(corpus, request.split, design.arms, request.seeds))
+    clock = Clock(todo, workers=2)
+    encode, adapt = todo[0], todo[1]
+    run_ = next(job for job in todo if job.kind == "run")
+    clock.hear(Event("started", encode), 0.0)
+    clock.hear(Event("finished", encode), 10.0)
+    assert clock.seconds_left() is None
+    clock.hear(Event("started", adapt), 10.0)
+    clock.hear(Event("finished", adapt), 30.0)
+    clock.hear(Event("started", run_), 30.0)
+    clock.hear(Event("point", run_), 34.0)
+    assert clock.seconds_left() == pytest.approx((20 + 11 * 4) / 2)
+
+
+def test_times_are_told_in_words() -> None:
+    assert [in_words(s) for s in (0.2, 40, 720, 12_000)] == ["1 s", "40 s", "12 min", "3 h 20 min"]

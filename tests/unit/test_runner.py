@@ -1,0 +1,154 @@
+"""One run from corpus to result row, with the real learner on a tiny corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_runs
+import pytest
+
+from after_model.active_learning import ActiveLearner
+from simulate import experiments, plan, protocols, runner
+from simulate.corpora import Corpus
+from simulate.oracle import Oracle
+from simulate.request import parse
+from simulate.workers import Listener
+
+SHARES = ("--shares", "20,50", "--folds", "2", "--epochs", "1", "--tapt", "off")
+
+
+class Killed(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("corpus")
+
+    def write_wav(name: str, samples: object) -> Path:
+        soundfile.write(folder / name, samples, 16_000)
+        return folder / name
+
+    return fake_runs.load(fake_runs.tiny_corpus(folder, write_wav))
+
+
+@pytest.fixture
+def config(corpus: Corpus) -> plan.RunConfig:
+    request = parse(SHARES)
+    design = experiments.get("demo").design(request.options)
+    return plan.runs(corpus, request.split, design.arms, request.seeds)[0]
+
+
+def listener(point: Callable[[dict], None] = lambda point: None) -> Listener:
+    return Listener(lambda stage, done, total: None, point)
+
+
+def place(corpus: Corpus, folder: Path) -> runner.Place:
+    return runner.Place(corpus, folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def row(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    request = parse(SHARES)
+    design = experiments.get("demo").design(request.options)
+    config = plan.runs(corpus, request.split, design.arms, request.seeds)[0]
+    return runner.run(config, place(corpus, tmp_path_factory.mktemp("work")), listener())
+
+
+def test_a_row_has_a_point_for_every_share(row: dict) -> None:
+    assert [point["target_share"] for point in row["curve"]] == [0.2, 0.5]
+    assert all(0 <= point["ua"] <= 1 for point in row["curve"])
+
+
+def test_a_row_counts_the_labels_asked(row: dict) -> None:
+    assert row["labels_asked"] == row["curve"][-1]["labelled"]
+
+
+def test_a_row_holds_its_whole_configuration(row: dict, config: plan.RunConfig) -> None:
+    assert row["config"] == plan.plain(config)
+    assert row["config"]["arm"]["learner"]["training"]["epochs"] == 1
+    assert row["run_id"] == config.run_id
+
+
+def test_minutes_grow_and_tapt_left_out_takes_none(row: dict) -> None:
+    minutes = [point["minutes"] for point in row["curve"]]
+    assert 0 < minutes[0] < minutes[1] == row["minutes"]
+    assert row["tapt_minutes"] == 0
+
+
+@pytest.mark.parametrize("moment", ["tested", "trained", "told", "asked"])
+def test_a_killed_run_ends_with_the_same_curve(
+    moment: str,
+    row: dict,
+    config: plan.RunConfig,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    where = place(corpus, tmp_path)
+    with monkeypatch.context() as patch:
+        if moment == "trained":
+            patch.setattr(ActiveLearner, "predict", kill)
+        elif moment == "told":
+            patch.setattr(ActiveLearner, "train", kill)
+        elif moment == "asked":
+            patch.setattr(ActiveLearner, "tell", kill)
+        with pytest.raises(Killed):
+            runner.run(config, where, listener(kill if moment == "tested" else lambda point: None))
+    resumed = runner.run(config, where, listener())
+    seconds = ("minutes", "tapt_minutes")
+    expected, found = (
+        [{k: v for k, v in point.items() if k not in seconds} for point in r["curve"]]
+        for r in (row, resumed)
+    )
+    assert found == expected
+    assert resumed["labels_asked"] == row["labels_asked"]
+
+
+def test_test_labels_are_scored_and_never_asked(
+    config: plan.RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    answer = Oracle.ask
+
+    def watch(self: Oracle, ids: object) -> dict[str, str]:
+        answers = answer(self, ids)  # type: ignore[arg-type]
+        asked.extend(answers)
+        return answers
+
+    monkeypatch.setattr(Oracle, "ask", watch)
+    runner.run(config, place(corpus, tmp_path), listener())
+    split = config.split
+    fold = protocols.split(split.protocol, corpus, split.folds)[config.fold]
+    assert set(asked) <= {u.id for u in corpus.pick(fold.train)}
+
+
+def test_an_unreadable_test_recording_is_left_out_and_told(
+    config: plan.RunConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    split = config.split
+    fold = protocols.split(split.protocol, corpus, split.folds)[config.fold]
+    bad = corpus.pick(fold.test)[0].path
+    content = bad.read_bytes()
+    bad.write_bytes(b"no audio")
+    try:
+        found = runner.run(config, place(corpus, tmp_path), listener())
+    finally:
+        bad.write_bytes(content)
+    assert found["test_recordings"] == len(fold.test) - 1
+    assert any(bad.name in text for text in found["skipped"])
+
+
+def test_models_of_a_finished_run_go_unless_they_are_wanted(
+    config: plan.RunConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    for keep in (False, True):
+        where = runner.Place(corpus, tmp_path / str(keep), device="cpu", keep_models=keep)
+        runner.run(config, where, listener())
+        assert (where.run(config) / "models").exists() is keep
