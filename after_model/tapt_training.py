@@ -95,11 +95,16 @@ class Run:
         model.backbone.model.feature_extractor.requires_grad_(config.train_cnn)
         if self.accelerator.device.type == "cpu":
             _drop_attention_dropout(model)
-        trained = [p for p in model.backbone.parameters() if p.requires_grad]
+        # A codebook has a start of its own (stored or k-means); at the heads' rate it shrinks.
+        assert config.learning_rate is not None  # the configuration is a resolved one
+        codebook = getattr(model.heads, "quantizer", None)
+        settled = [] if codebook is None else list(codebook.parameters())
+        settled += [p for p in model.backbone.parameters() if p.requires_grad]
+        heads = [p for name, p in model.heads.named_parameters() if "quantizer" not in name]
         head_rate = config.head_learning_rate if model.fresh else config.learning_rate
         groups = [
-            {"params": trained, "lr": config.learning_rate},
-            {"params": list(model.heads.parameters()), "lr": head_rate},
+            {"params": settled, "lr": config.learning_rate},
+            {"params": heads, "lr": head_rate},
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.scheduler = transformers.get_scheduler(
@@ -111,7 +116,7 @@ class Run:
     def _units(self, backbone: Backbone) -> Units:
         """Units from the unadapted backbone: computed by the first process, read by the others."""
         if self.accelerator.is_main_process and not self.files.units.exists():
-            assert self.config.unit_layer is not None  # the configuration is a resolved one
+            assert self.config.unit_layer is not None
             units = compute_units(
                 copy.deepcopy(backbone).to(self.accelerator.device),
                 self.store,
