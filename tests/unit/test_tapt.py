@@ -356,7 +356,7 @@ def test_a_folder_of_another_adaptation_is_refused(
     except Killed:
         assert not finished
     other = TaptConfig(**{**vars(SHORT), "learning_rate": 0.5})
-    with pytest.raises(tapt.TaptError, match=r"learning_rate was 0.0005 and is now 0.5"):
+    with pytest.raises(tapt.TaptError, match=r"learning_rate was 0.0002 and is now 0.5"):
         tapt.adapt(tiny, pool, store, tmp_path, other, device="cpu")
     with pytest.raises(tapt.TaptError, match="utterances was"):
         tapt.adapt(tiny, pool[1:], store, tmp_path, SHORT, device="cpu")
