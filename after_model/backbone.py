@@ -26,6 +26,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
+from after_model import narrow_cnn
+
 DEFAULT = "after-tiny"
 WEIGHTS = Path(__file__).parent / "weights"
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
@@ -88,9 +90,12 @@ class Backbone(nn.Module):
 
         Frames beyond an utterance's own are meaningless and left as they fall.
         """
+        layers = self.model.feature_extractor.conv_layers
+        if narrow_cnn.suits(waves, self.cnn_dim):
+            return narrow_cnn.encode(layers, waves, lengths)
         hidden = waves[:, None]
         valid = lengths.clone()
-        for layer in self.model.feature_extractor.conv_layers:
+        for layer in layers:
             valid = (valid - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):

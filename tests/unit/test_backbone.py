@@ -155,6 +155,17 @@ def test_cnn_features_are_those_of_transformers(family):
     torch.testing.assert_close(encode(family, waves(SHORT))[0], expected, atol=1e-6, rtol=1e-5)
 
 
+def test_cnn_features_are_the_same_with_and_without_gradients(family, company):
+    with_gradients, frames = encode(family, company)
+    with torch.inference_mode():
+        without, frames_without = encode(family, company)
+    assert frames.tolist() == frames_without.tolist()
+    for row, count in enumerate(frames):
+        torch.testing.assert_close(
+            without[row, :count], with_gradients[row, :count].detach(), atol=1e-5, rtol=1e-5
+        )
+
+
 @torch.inference_mode()
 def test_a_layers_output_is_that_of_transformers(family):
     wave = torch.from_numpy(family.prepare(waves(SHORT)[0]))[None]
