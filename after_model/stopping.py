@@ -26,11 +26,10 @@ class StoppingAdvice:
     expected_gain: float | None = None
 
 
-def kappa(first: np.ndarray, second: np.ndarray, num_classes: int) -> float:
+def kappa(first: Sequence[int], second: Sequence[int], num_classes: int) -> float:
     """Cohen's kappa of two models' predicted classes [N]; 1 when both say one and the same."""
-    first, second = np.asarray(first), np.asarray(second)
     table = np.zeros((num_classes, num_classes))
-    np.add.at(table, (first, second), 1)
+    np.add.at(table, (np.asarray(first, dtype=int), np.asarray(second, dtype=int)), 1)
     table /= max(1, len(first))  # counted first: sums of 1/N fall short of 1
     observed = np.trace(table)
     chance = float(table.sum(axis=0) @ table.sum(axis=1))

@@ -38,7 +38,7 @@ class TrainingConfig:
     """
 
     epochs: int = 20
-    patience: int = 4
+    patience: int = 5
     batch_size: int = 16
     min_steps_per_epoch: int = 5
     learning_rate: float = 1e-4
@@ -129,7 +129,9 @@ def fit(
                     f"learning rate ({config.learning_rate}) or use precision fp32"
                 )
             if validation is not None and len(validation[0]):
-                loss_value = evaluate_loss(classifier, store, validation, device=device)
+                loss_value = evaluate_loss(
+                    classifier, store, validation, device=device, precision=precision
+                )
                 report.validation_losses.append(loss_value)
                 if loss_value < best_loss:
                     best_loss, best_epoch = loss_value, epoch
@@ -157,6 +159,7 @@ def evaluate_loss(
     data: TrainingSet,
     *,
     device: str = "auto",
+    precision: str = "fp32",
     max_frames: int = 4_000,
 ) -> float:
     """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats."""
@@ -165,7 +168,7 @@ def evaluate_loss(
     classifier.to(where).eval()
     batches = length_batches(store.frames(utterances), max_frames=max_frames)
     total = 0.0
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(where, precision):
         for batch in batches:
             features, lengths = collate(store, utterances, batch)
             logits, _ = classifier(features.to(where), lengths.to(where))
