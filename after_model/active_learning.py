@@ -2,12 +2,13 @@
 
     learner = ActiveLearner(pool, labels, config, folder)
     learner.adapt()                              # line 1: TAPT on the pool
-    while wanted := learner.ask():               # line 2: the start; line 7: acquisition
+    while (wanted := learner.ask()) or learner.stale:    # line 2: the start; line 7: acquisition
         learner.tell(answers_for(wanted))        # whoever knows: an oracle, people
         learner.train()                          # lines 5 and 10
 
 State is on disk after every call; a learner killed at any point and opened again on its folder goes
-on where it was and asks for exactly what it would have asked for.
+on where it was and asks for exactly what it would have asked for. `stale`: labels were told that no
+round was trained on yet, as after a kill in between.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LearnerConfig:
     leaves. shares: labelled shares after each round, instead of budget and rounds. warm_start:
     "previous" trains on from the last round's model (Algorithm 1, line 10), "tapt" begins every
     round at the adapted backbone (the authors' code). validation_share: of the labels given, held
-    out for early stopping where no validation set is passed. tapt: None leaves out
+    out for early stopping where no validation set is passed. tapt: None leaves
     task-adaptive pre-training out.
     """
 
@@ -73,17 +74,21 @@ class LearnerConfig:
 
     def schedule(self, pool_size: int) -> list[int]:
         """Labels in all after the start and after each round: increasing, within the pool."""
-        start = min(pool_size, max(1, int(self.start_share * pool_size)))
+
+        def labels(share: float) -> int:
+            return min(pool_size, int(share * pool_size + 1e-9))  # 0.29 * 100 is 28.99...
+
+        start = min(pool_size, max(1, labels(self.start_share)))
         if self.shares:
-            totals = [int(share * pool_size) for share in self.shares]
+            totals = [labels(share) for share in self.shares]
         else:
-            budget = int(self.budget_share * pool_size)
+            budget = labels(self.budget_share)
             k = max(1, budget // self.rounds)
             totals = [min(start + k * i, budget) for i in range(1, self.rounds + 1)]
         schedule = [start]
         for total in totals:
             if total > schedule[-1]:
-                schedule.append(min(total, pool_size))
+                schedule.append(total)
         return schedule
 
 
@@ -139,13 +144,19 @@ class ActiveLearner:
         self.models = ModelStore(self.folder / "models")
         self.start = initialization.get(config.start)
         self.strategy = acquisition.get(config.strategy)
+        if "surprisal" in self.strategy.needs and config.tapt is None:
+            raise ValueError(
+                f"strategy {config.strategy!r} reads the pre-training loss and needs TAPT: "
+                "leave tapt on or choose another strategy"
+            )
         self._store_folder = Path(store_folder or self.folder / "features")
         self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
         self._store: FeatureStore | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
         self._state = self._open_state(pool)
         self.skipped: list[AudioError] = []
-        self._pool = list(pool)
+        self._given = list(pool)
+        self._pool = list(pool)  # those that can be read, once _prepare() has looked
         self._validation = validation
         self._held_out: TrainingSet | None = None
         self._prepared = False
@@ -172,34 +183,37 @@ class ActiveLearner:
         self._prepare()
 
     def ask(self) -> list[str]:
-        """Ids whose labels are wanted now, most wanted first; empty when the run is over.
+        """Ids whose labels are wanted now, most wanted first.
 
-        The same until they are told and trained on.
+        The same until they are told; then empty until train(), and for good when the run is over.
         """
         self._prepare()
-        if self._state["pending"] is None:
+        readable = {u.id for u in self._pool}
+        pending = [i for i in self._state["pending"] or () if i in readable]
+        if not pending:
             wanted = self._next_total() - len(self.labelled)
             if wanted <= 0:
                 return []
             started = time.perf_counter()
-            self._state["pending"] = self._select(wanted)
+            pending = self._state["pending"] = self._select(wanted)
             self._state["select_seconds"] = time.perf_counter() - started
             self._save_state()
-        answered = self._state["labels"]
-        return [i for i in self._state["pending"] if i not in answered]
+        return [i for i in pending if i not in self._state["labels"]]
 
     def tell(self, answers: Mapping[str, Label]) -> None:
         """Record labels by id: a name, a mapping name -> weight, or votes. Later ones overwrite.
 
-        Raises ValueError on an id outside the pool or an unknown label; then nothing is recorded.
+        Labels of unreadable recordings are kept but don't count. Raises ValueError on an id outside
+        the pool or an unknown label; then nothing is recorded.
         """
-        known = {u.id for u in self._pool}
+        known = {u.id for u in self._given}
         targets = {}
         for key, label in answers.items():
             if key not in known:
                 raise ValueError(f"label for {key!r}, which is not in the pool")
             targets[key] = [float(x) for x in self.labels.target(label)]
         self._state["labels"].update(targets)
+        self._state["stale"] = self.stale or bool(targets)
         self._save_state()
 
     def train(self) -> RoundRecord:
@@ -207,7 +221,6 @@ class ActiveLearner:
         self._prepare()
         number = len(self._state["curve"])
         given, held_out = self._training_sets()
-        before = self._predicted_classes(self._current_classifier()) if number else None
         classifier = self._initial_classifier()
         self._loaded = None  # fit() trains in place; what is half trained must not be reused
         training = dataclasses.replace(self.config.training, seed=self._seed(number, "train"))
@@ -222,10 +235,8 @@ class ActiveLearner:
         )
         labelled = len(self.labelled)
         version = f"after-r{number:02d}-n{labelled:04d}"
-        agreement = None
-        if before is not None:
-            after = self._predicted_classes(classifier)
-            agreement = stopping.kappa(before, after, len(self.labels))
+        before, after = self._state.get("stop_set"), self._predicted_classes(classifier)
+        agreement = stopping.kappa(before, after, len(self.labels)) if before else None
         record = RoundRecord(
             round=number,
             labelled=labelled,
@@ -239,16 +250,17 @@ class ActiveLearner:
             train_seconds=report.seconds,
         )
         if version in self.models.versions():  # published, then killed before the state was saved
-            self.models.rollback(version)
+            self.models.rollback(version)  # and read again: what is published is what counts
         else:
             self.models.publish(
                 version,
                 lambda target: classifier.save(target, self.labels),
                 metadata=dataclasses.asdict(record),
             )
-        self._loaded = (version, classifier)
+            self._loaded = (version, classifier)
         self._state["curve"].append(dataclasses.asdict(record))
-        self._state["pending"] = None
+        self._state["pending"], self._state["stale"] = None, False
+        self._state["stop_set"] = after
         self._save_state()
         self.models.prune(keep=2)
         return record
@@ -265,6 +277,7 @@ class ActiveLearner:
 
     def advice(self) -> StoppingAdvice:
         """Whether more labels are worth it, and why (see stopping.py)."""
+        self._prepare()
         curve = self.curve
         schedule = self.config.schedule(len(self._pool))
         labelled = len(self.labelled)
@@ -280,8 +293,14 @@ class ActiveLearner:
 
     @property
     def labelled(self) -> dict[str, list[float]]:
-        """Targets [C] by id, in the order they were told."""
-        return dict(self._state["labels"])
+        """Targets [C] of the readable recordings by id, in the order they were told."""
+        readable = {u.id for u in self._pool}
+        return {key: t for key, t in self._state["labels"].items() if key in readable}
+
+    @property
+    def stale(self) -> bool:
+        """Whether labels were told since the last train()."""
+        return bool(self._state.get("stale", False))
 
     @property
     def curve(self) -> list[RoundRecord]:
@@ -307,7 +326,8 @@ class ActiveLearner:
         """Compute the features of pool and validation set; leave unreadable recordings out."""
         if self._prepared:
             return
-        self._pool = self._readable(self._pool)
+        self.skipped = []
+        self._pool = self._readable(self._given)
         if self._validation is not None:
             label_of = dict(
                 zip((u.id for u in self._validation[0]), self._validation[1], strict=True)
@@ -325,7 +345,7 @@ class ActiveLearner:
 
     def _next_total(self) -> int:
         schedule = self.config.schedule(len(self._pool))
-        labelled = len(self._state["labels"])
+        labelled = len(self.labelled)
         return next((total for total in schedule if total > labelled), labelled)
 
     def _select(self, wanted: int) -> list[str]:
@@ -364,11 +384,6 @@ class ActiveLearner:
         )
 
     def _surprisal(self, candidates: Sequence[Utterance]) -> np.ndarray:
-        if self.config.tapt is None:
-            raise ValueError(
-                f"strategy {self.strategy.name!r} reads the pre-training loss and needs TAPT: "
-                "leave tapt on or choose another strategy"
-            )
         return tapt.surprisal(
             self._tapt_folder, self.store, candidates, device=self.device, progress=self.progress
         )
@@ -404,13 +419,14 @@ class ActiveLearner:
             self._loaded = (version, EmotionClassifier.load(self.models.path(version))[0])
         return self._loaded[1]
 
-    def _predicted_classes(self, classifier: EmotionClassifier) -> np.ndarray:
+    def _predicted_classes(self, classifier: EmotionClassifier) -> list[int]:
         """Classes that a model predicts on the stop set: up to 200 recordings of the pool."""
         rng = np.random.default_rng(self._seed(0, "stop set"))
         size = min(STOP_SET, len(self._pool))
         chosen = np.sort(rng.choice(len(self._pool), size, replace=False))
         utterances = [self._pool[i] for i in chosen]
-        return score(classifier, self.store, utterances, device=self.device).probs.argmax(axis=1)
+        probs = score(classifier, self.store, utterances, device=self.device).probs
+        return probs.argmax(axis=1).tolist()
 
     def _validate(
         self, classifier: EmotionClassifier, held_out: TrainingSet | None
@@ -452,12 +468,12 @@ class ActiveLearner:
             }
             return {"identity": identity, **fresh}
         state = json.loads(path.read_text())
-        for key, value in identity.items():
-            if state["identity"][key] != value:
-                raise ValueError(
-                    f"{path}: this folder holds a run with another {key}; "
-                    "name another folder or go back to the old one"
-                )
+        differing = _differences(state["identity"], identity)
+        if differing:
+            raise ValueError(
+                f"{path}: this folder holds another run: {'; '.join(differing)}. "
+                "Name another folder or go back to what it was"
+            )
         return state
 
     def _save_state(self) -> None:
@@ -468,6 +484,19 @@ class ActiveLearner:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+
+def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """ "config.seed is 0 there and 1 here", for each value that differs."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            difference
+            for key in {**there, **here}
+            for difference in _differences(
+                there.get(key), here.get(key), f"{name}.{key}".strip(".")
+            )
+        ]
+    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]
 
 
 def _hash(text: str) -> int:

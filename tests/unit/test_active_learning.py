@@ -1,0 +1,681 @@
+"""ActiveLearner: Algorithm 1 from outside, the same whenever it is opened again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from after_model import acquisition, initialization
+from after_model.active_learning import ActiveLearner, LearnerConfig, RoundRecord
+from after_model.audio import Utterance
+from after_model.classifier import EmotionClassifier
+from after_model.labels import LabelSpace
+from after_model.tapt import TaptConfig
+from after_model.training import TrainingConfig
+
+LABELS = LabelSpace(("hum", "hiss"))
+TRAINING = TrainingConfig(
+    epochs=2, batch_size=8, min_steps_per_epoch=1, learning_rate=1e-3, head_learning_rate=1e-1,
+    precision="fp32",
+)  # fmt: skip
+TAPT = TaptConfig(max_steps=2, batch_seconds=4.0, units=4, precision="fp32", collapse_steps=100)
+CONFIG = LearnerConfig(
+    start_share=1 / 3, budget_share=0.75, rounds=2, mc_samples=2, training=TRAINING, tapt=None
+)
+"""Of the 12 recordings of the pool: 4 labels to start with, then 8 (k = floor(9 / 2)), then 9."""
+
+Make = Callable[..., ActiveLearner]
+
+
+def label_of(name: str) -> str:
+    return LABELS.names[int(name) % 2]
+
+
+def answers(ids: list[str]) -> dict[str, str]:
+    return {name: label_of(name) for name in ids}
+
+
+def run(learner: ActiveLearner) -> list[list[str]]:
+    """All rounds; what was asked for in each."""
+    learner.adapt()
+    asked = []
+    while (wanted := learner.ask()) or learner.stale:
+        asked.append(wanted)
+        learner.tell(answers(wanted))
+        learner.train()
+    return asked
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features and an adaptation that the learners of this file share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def make(recordings, tiny_backbone: Path, shared_folder: Path, tmp_path: Path) -> Make:
+    """make(config=CONFIG, folder="run", pool=..., **options): a learner on tmp_path / folder."""
+
+    def learner(config: LearnerConfig = CONFIG, folder: str = "run", **options) -> ActiveLearner:
+        config = dataclasses.replace(config, backbone=str(tiny_backbone))
+        pool = options.pop("pool", recordings[:12])
+        options.setdefault("store_folder", shared_folder / "features")
+        options.setdefault("tapt_folder", shared_folder / "tapt")
+        return ActiveLearner(pool, LABELS, config, tmp_path / folder, **options)
+
+    return learner
+
+
+@pytest.fixture
+def validation(recordings):
+    return recordings[12:], [label_of(u.id) for u in recordings[12:]]
+
+
+def changed(**options) -> LearnerConfig:
+    return dataclasses.replace(CONFIG, **options)
+
+
+# --- schedule ---
+
+SHARES = st.floats(0, 1.5)
+
+
+@given(st.integers(1, 3_000), SHARES, SHARES, st.integers(1, 20))
+def test_a_schedule_grows_within_the_pool(pool, start_share, budget_share, rounds):
+    config = LearnerConfig(start_share=start_share, budget_share=budget_share, rounds=rounds)
+    schedule = config.schedule(pool)
+    assert schedule[0] >= 1
+    assert schedule[-1] <= pool
+    assert all(a < b for a, b in pairwise(schedule))
+
+
+@given(st.integers(1, 3_000), SHARES, SHARES, st.integers(1, 20))
+def test_a_schedule_ends_at_the_budget(pool, start_share, budget_share, rounds):
+    """Up to what the rounding of k leaves over, which is less than a label a round."""
+    config = LearnerConfig(start_share=start_share, budget_share=budget_share, rounds=rounds)
+    schedule = config.schedule(pool)
+    budget = min(pool, math.floor(budget_share * pool + 1e-9))
+    assert schedule[-1] <= max(schedule[0], budget)
+    assert budget - schedule[-1] < rounds
+
+
+@given(st.integers(1, 3_000), SHARES, st.floats(0, 1), st.integers(1, 20))
+def test_each_round_asks_for_k(pool, start_share, budget_share, rounds):
+    """k = floor(N_s / tau), section 3.3 of Li et al. 2024; the last for no more than is left."""
+    config = LearnerConfig(start_share=start_share, budget_share=budget_share, rounds=rounds)
+    schedule = config.schedule(pool)
+    k = max(1, math.floor(budget_share * pool + 1e-9) // rounds)
+    steps = [b - a for a, b in pairwise(schedule)]
+    assert len(steps) <= rounds
+    assert all(step == k for step in steps[:-1])
+    assert all(step <= k for step in steps[-1:])
+
+
+@given(st.integers(1, 3_000), st.lists(st.floats(0, 1.2), min_size=1, max_size=8))
+def test_a_schedule_by_shares_ends_at_the_largest(pool, shares):
+    schedule = LearnerConfig(shares=tuple(sorted(shares))).schedule(pool)
+    assert all(a < b for a, b in pairwise(schedule))
+    assert schedule[-1] == max(schedule[0], min(pool, math.floor(max(shares) * pool + 1e-9)))
+
+
+def test_the_papers_schedule_for_iemocap():
+    assert LearnerConfig().schedule(4_446) == [44, 221, 398, 575, 752, 889]
+
+
+def test_a_share_of_a_hundred_is_its_percentage():
+    """0.29 * 100 is 28.999999999999996 in floating point."""
+    shares = tuple(percent / 100 for percent in range(1, 101))
+    assert LearnerConfig(shares=shares).schedule(100) == list(range(1, 101))
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, [0]), (1, [1]), (2, [1])])
+def test_the_schedule_of_hardly_any_pool(size, expected):
+    assert LearnerConfig().schedule(size) == expected
+
+
+# --- rounds ---
+
+
+def test_rounds_follow_the_schedule(make):
+    learner = make()
+    asked = run(learner)
+    assert [len(ids) for ids in asked] == [4, 4, 1]
+    assert [r.labelled for r in learner.curve] == CONFIG.schedule(12) == [4, 8, 9]
+    assert [r.share for r in learner.curve] == [4 / 12, 8 / 12, 9 / 12]
+    assert [r.round for r in learner.curve] == [0, 1, 2]
+
+
+def test_nothing_is_asked_for_twice(make):
+    asked = [name for ids in run(make()) for name in ids]
+    assert len(set(asked)) == len(asked) == 9
+
+
+def test_rounds_follow_explicit_shares(make):
+    learner = make(changed(shares=(0.5, 1.0)))
+    assert [len(ids) for ids in run(learner)] == [4, 2, 6]
+
+
+def test_a_budget_above_the_pool_ends_with_the_pool(make):
+    learner = make(changed(budget_share=3.0))
+    assert sorted(name for ids in run(learner) for name in ids) == sorted(
+        f"{i:02d}" for i in range(12)
+    )
+    assert learner.ask() == []
+
+
+def test_a_pool_of_one(make, recordings):
+    learner = make(pool=recordings[:1])
+    assert run(learner) == [["00"]]
+    assert learner.advice().stop
+
+
+def test_an_empty_pool_asks_for_nothing(make):
+    learner = make(pool=[])
+    assert run(learner) == []
+    assert learner.curve == []
+
+
+def test_what_is_asked_stays_until_it_is_told(make):
+    learner = make()
+    first = learner.ask()
+    assert learner.ask() == first
+    learner.tell(answers(first[:1]))
+    assert learner.ask() == first[1:]
+    learner.tell(answers(first[1:]))
+    assert learner.ask() == []
+    assert learner.stale
+
+
+def test_after_training_the_next_round_is_asked(make):
+    learner = make()
+    first = learner.ask()
+    learner.tell(answers(first))
+    learner.train()
+    assert not learner.stale
+    assert not set(learner.ask()) & set(first)
+
+
+def test_a_round_may_be_trained_before_all_have_answered(make):
+    learner = make()
+    first = learner.ask()
+    learner.tell(answers(first[:2]))
+    assert learner.train().labelled == 2
+    assert len(learner.ask()) == 2  # what is missing of the start
+
+
+def test_labels_that_nobody_asked_for_count(make, recordings):
+    learner = make()
+    told = [u.id for u in recordings[:5]]
+    learner.tell(answers(told))
+    learner.train()
+    assert list(learner.labelled) == told
+    assert len(learner.ask()) == 3  # 5 of 8
+    assert not set(learner.ask()) & set(told)
+
+
+def test_a_later_label_overwrites(make):
+    learner = make()
+    learner.tell({"00": "hum"})
+    learner.tell({"00": "hiss"})
+    assert learner.labelled == {"00": [0.0, 1.0]}
+
+
+def test_labels_may_be_weights_or_votes(make):
+    learner = make()
+    learner.tell({"00": {"hum": 3, "hiss": 1}, "01": [["hum", "hiss"], "hiss"]})
+    assert learner.labelled["00"] == [0.75, 0.25]
+    assert learner.labelled["01"] == pytest.approx([1 / 3, 2 / 3])
+    assert learner.train().labelled == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"elsewhere": "hum"}, {"01": "grumble"}, {"01": {"hum": -1}}, {"01": []}, {"14": "hum"}],
+)
+def test_a_wrong_label_is_an_error_and_nothing_is_recorded(make, bad):
+    learner = make()
+    with pytest.raises(ValueError, match=r"elsewhere|grumble|hum|votes|14"):
+        learner.tell({"00": "hum", **bad})
+    assert learner.labelled == {}
+    assert make().labelled == {}
+    assert not learner.stale
+
+
+def test_a_class_without_a_label_is_no_obstacle(make):
+    learner = make()
+    while (wanted := learner.ask()) or learner.stale:
+        learner.tell(dict.fromkeys(wanted, "hum"))
+        learner.train()
+    assert len(learner.curve) == 3
+
+
+def test_training_without_a_label_is_an_error(make):
+    with pytest.raises(ValueError, match="nothing is labelled"):
+        make().train()
+
+
+def test_prediction_before_the_first_round_is_an_error(make, recordings):
+    with pytest.raises(ValueError, match=r"no model yet.*train\(\)"):
+        make().predict(recordings)
+
+
+def test_predictions_are_those_of_the_last_round(make, recordings):
+    learner = make()
+    run(learner)
+    scores = learner.predict(recordings[12:])
+    published, _ = EmotionClassifier.load(learner.models.path(learner.curve[-1].version))
+    assert scores.probs.shape == (4, 2)
+    for name, value in published.state_dict().items():
+        assert (learner._current_classifier().state_dict()[name] == value).all(), name
+
+
+# --- every strategy, every start ---
+
+
+@pytest.mark.parametrize("strategy", acquisition.names())
+def test_every_strategy_runs_a_round(make, strategy):
+    needs_tapt = "surprisal" in acquisition.get(strategy).needs
+    config = changed(strategy=strategy, rounds=1, tapt=TAPT if needs_tapt else None)
+    asked = run(make(config))
+    assert [len(ids) for ids in asked] == [4, 5]
+    assert len({name for ids in asked for name in ids}) == 9
+
+
+@pytest.mark.parametrize("start", initialization.names())
+def test_every_start_begins_a_run(make, start):
+    first = make(changed(start=start)).ask()
+    assert len(set(first)) == 4
+
+
+def test_unknown_names_are_errors_that_name_the_known_ones(make):
+    with pytest.raises(ValueError, match="entropy"):
+        make(changed(strategy="clairvoyance"))
+    with pytest.raises(ValueError, match="kmeans"):
+        make(changed(start="anywhere"))
+    with pytest.raises(ValueError, match=r"'cold'.*previous.*tapt"):
+        make(changed(warm_start="cold"))
+
+
+def test_a_strategy_that_needs_tapt_says_so_before_anybody_labels(make):
+    with pytest.raises(ValueError, match=r"'alps-surprisal'.*needs TAPT"):
+        make(changed(strategy="alps-surprisal"))
+
+
+# --- models ---
+
+
+@pytest.mark.parametrize("warm_start", ["previous", "tapt"])
+def test_both_warm_starts_run(make, warm_start):
+    assert len(run(make(changed(warm_start=warm_start)))) == 3
+
+
+STILL = dataclasses.replace(TRAINING, learning_rate=0.0, head_learning_rate=0.0)
+
+
+def test_a_round_trains_on_from_the_last_rounds_model(make):
+    """Algorithm 1, line 10. A round that learns nothing leaves it as it was."""
+    learner = make()
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    before = {k: v.clone() for k, v in learner._current_classifier().state_dict().items()}
+    learner.config = dataclasses.replace(learner.config, training=STILL)
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    after = learner._current_classifier().state_dict()
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_a_round_may_begin_at_the_adapted_backbone(make):
+    learner = make(changed(warm_start="tapt"))
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    learner.config = dataclasses.replace(learner.config, training=STILL)
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    after = learner._current_classifier().backbone.state_dict()
+    fresh = learner.store.backbone.state_dict()
+    assert all((after[name] == fresh[name]).all() for name in fresh)
+
+
+def test_published_models_carry_their_record(make, validation):
+    learner = make(validation=validation)
+    run(learner)
+    record = learner.curve[-1]
+    assert learner.models.current() == record.version == "after-r02-n0009"
+    metadata = learner.models.metadata(record.version)
+    assert {**metadata, **dataclasses.asdict(record)} == metadata
+    assert metadata["validation"].keys() == {"ua", "wa", "macro_f1", "ece", "loss"}
+
+
+def test_a_published_model_can_be_used_without_the_learner(make):
+    learner = make()
+    run(learner)
+    classifier, labels = EmotionClassifier.load(learner.models.path(learner.models.current()))
+    assert labels == LABELS
+    assert classifier.num_classes == 2
+
+
+def test_old_models_are_pruned(make):
+    learner = make()
+    run(learner)
+    assert learner.models.versions() == [r.version for r in learner.curve[-2:]]
+
+
+def test_successive_models_are_compared(make):
+    learner = make()
+    run(learner)
+    assert learner.curve[0].agreement is None
+    assert all(-1 <= r.agreement <= 1 for r in learner.curve[1:])
+
+
+# --- validation ---
+
+
+def test_a_validation_set_measures_every_round(make, validation):
+    learner = make(validation=validation)
+    run(learner)
+    assert all(0 <= r.validation["ua"] <= 1 for r in learner.curve)
+
+
+@pytest.fixture
+def trained_on(monkeypatch) -> list[tuple[set[str], set[str] | None]]:
+    """(ids trained on, ids validated on) of every round."""
+    from after_model import active_learning
+
+    sets = []
+    fit = active_learning.fit
+
+    def watched(classifier, store, train, validation, *args, **options):
+        held = None if validation is None else {u.id for u in validation[0]}
+        sets.append(({u.id for u in train[0]}, held))
+        return fit(classifier, store, train, validation, *args, **options)
+
+    monkeypatch.setattr(active_learning, "fit", watched)
+    return sets
+
+
+def test_a_validation_set_is_not_trained_on(make, validation, trained_on):
+    learner = make(validation=validation)
+    run(learner)
+    for used, held_out in trained_on:
+        assert held_out == {"12", "13", "14", "15"}
+        assert not used & held_out
+    assert trained_on[-1][0] == set(learner.labelled)
+
+
+def test_without_a_validation_set_given_labels_are_held_out(make, trained_on):
+    learner = make(changed(validation_share=0.5, budget_share=1.0))
+    run(learner)
+    used, held_out = trained_on[-1]
+    assert 2 <= len(held_out) < 12
+    assert not used & held_out
+    assert used | held_out == set(learner.labelled)
+    assert learner.curve[-1].validation
+
+
+def test_what_is_held_out_once_is_held_out_always(make, trained_on):
+    run(make(changed(validation_share=0.5, budget_share=1.0)))
+    for used, held_out in trained_on:
+        assert held_out is None or not used & trained_on[-1][1]
+
+
+def test_too_few_labels_are_all_trained_on(make, trained_on):
+    learner = make(changed(validation_share=0.0))
+    run(learner)
+    assert trained_on[-1] == (set(learner.labelled), None)
+    assert learner.curve[-1].validation == {}
+
+
+# --- bad recordings ---
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[Utterance]:
+    (tmp_path / "text.wav").write_text("not audio")
+    return [Utterance("20", tmp_path / "text.wav"), Utterance("21", tmp_path / "missing.wav")]
+
+
+def test_unreadable_recordings_are_skipped_and_reported(make, recordings, broken):
+    learner = make(pool=[broken[0], *recordings[:12], broken[1]])
+    asked = run(learner)
+    assert [len(ids) for ids in asked] == [4, 4, 1]  # of the 12 that can be read
+    assert not {name for ids in asked for name in ids} & {"20", "21"}
+    assert [error.path for error in learner.skipped] == [u.path for u in broken]
+
+
+def test_unreadable_recordings_are_reported_once_after_tapt(make, recordings, broken, validation):
+    utterances, labels = validation
+    learner = make(
+        changed(tapt=TAPT),
+        pool=[*broken[:1], *recordings[:12]],
+        validation=([*broken[1:], *utterances], ["hum", *labels]),
+    )
+    learner.adapt()
+    assert [error.path for error in learner.skipped] == [u.path for u in broken]
+
+
+def test_labels_of_unreadable_recordings_do_not_count(make, recordings, broken):
+    pool = [*recordings[:12], *broken]
+    for learner in (make(pool=pool, folder="a"), make(pool=pool, folder="b")):
+        if learner.folder.name == "b":
+            learner.ask()  # has looked at the recordings before it is told, or has not
+        learner.tell({"20": "hum", "00": "hum"})
+        assert learner.train().labelled == 1
+        assert list(learner.labelled) == ["00"]
+
+
+def test_a_recording_that_vanishes_after_it_was_asked_for_blocks_nothing(
+    make, recordings, tmp_path
+):
+    pool = [Utterance(u.id, tmp_path / u.path.name) for u in recordings[:12]]
+    for source, copy in zip(recordings, pool, strict=False):
+        copy.path.write_bytes(source.path.read_bytes())
+    first = make(pool=pool).ask()
+    (tmp_path / f"{first[0]}.wav").unlink()
+    learner = make(pool=pool)
+    assert learner.ask() == first[1:]
+    asked = run(learner)
+    assert first[0] not in {name for ids in asked for name in ids}
+    assert len(learner.labelled) == learner.config.schedule(11)[-1]
+
+
+def test_two_recordings_with_one_id_are_an_error(make, recordings):
+    with pytest.raises(ValueError, match="same id"):
+        make(pool=[recordings[0], dataclasses.replace(recordings[1], id="00")])
+
+
+# --- TAPT ---
+
+
+def test_tapt_is_done_once(make):
+    stages = []
+    config = changed(tapt=TAPT)
+    learner = make(config, tapt_folder=None, progress=lambda stage, *_: stages.append(stage))
+    learner.adapt()
+    assert "tapt" in stages
+    assert learner.tapt_seconds > 0
+    stages.clear()
+    learner.adapt()
+    again = make(config, tapt_folder=None, progress=lambda stage, *_: stages.append(stage))
+    again.adapt()
+    assert "tapt" not in stages
+    assert again.tapt_seconds == learner.tapt_seconds
+
+
+def test_what_is_fine_tuned_is_the_adapted_backbone(make, tiny_backbone):
+    from after_model import backbone
+
+    learner = make(changed(tapt=TAPT))
+    original = backbone.load(tiny_backbone).state_dict()
+    learner.adapt()
+    adapted = learner.store.backbone.state_dict()
+    assert any((adapted[name] != original[name]).any() for name in original)
+
+
+def test_a_tapt_that_changes_the_cnn_has_its_own_features(make):
+    config = changed(tapt=dataclasses.replace(TAPT, train_cnn=True))
+    learner = make(config, tapt_folder=None)
+    before = learner.store.folder
+    run(learner)
+    assert learner.curve[-1].labelled == 9
+    assert learner.store.folder != before
+
+
+# --- the same again ---
+
+
+def test_the_same_seed_asks_for_the_same(make):
+    assert run(make(folder="a")) == run(make(folder="b"))
+
+
+def test_the_same_seed_makes_the_same_curve(make, validation):
+    curves = []
+    for folder in ("a", "b"):
+        learner = make(folder=folder, validation=validation)
+        run(learner)
+        curves.append([(r.validation, r.agreement) for r in learner.curve])
+    assert curves[0] == curves[1]
+
+
+def test_another_seed_asks_for_something_else(make):
+    config = changed(start="random", strategy="random")
+    asked = run(make(config, "a")), run(make(dataclasses.replace(config, seed=1), "b"))
+    assert asked[0] != asked[1]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "warm_start", "with_tapt"),
+    [
+        ("entropy", "previous", False),
+        ("batchbald", "tapt", False),
+        ("random", "previous", False),
+        ("alps-surprisal", "previous", True),
+    ],
+)
+def test_a_learner_opened_again_after_every_call_asks_for_the_same(
+    make, validation, strategy, warm_start, with_tapt
+):
+    config = changed(
+        strategy=strategy, warm_start=warm_start, tapt=TAPT if with_tapt else None, rounds=3
+    )
+    golden = make(config, "golden", validation=validation)
+    expected = run(golden)
+
+    def again() -> ActiveLearner:
+        return make(config, "interrupted", validation=validation)
+
+    again().adapt()
+    asked = []
+    while (wanted := again().ask()) or again().stale:
+        asked.append(wanted)
+        assert again().ask() == wanted
+        for name in wanted:
+            again().tell(answers([name]))
+        again().train()
+    assert asked == expected
+    assert [plain(r) for r in again().curve] == [plain(r) for r in golden.curve]
+
+
+def plain(record: RoundRecord) -> dict:
+    """A record without its clock."""
+    fields = dataclasses.asdict(record)
+    return {name: value for name, value in fields.items() if not name.endswith("_seconds")}
+
+
+def test_a_round_that_was_published_but_not_recorded_is_recorded(make, validation):
+    learner = make(validation=validation)
+    learner.tell(answers(learner.ask()))
+    saved = (learner.folder / "state.json").read_text()
+    record = learner.train()
+    folder = learner.models.path(record.version)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    (learner.folder / "state.json").write_text(saved)  # as if killed in between
+    again = make(validation=validation)
+    assert again.ask() == []
+    assert again.stale
+    assert plain(again.train()) == plain(record)
+    assert again.models.versions() == [record.version]
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (changed(seed=1), "config.seed is 0 there and 1 here"),
+        (
+            changed(training=dataclasses.replace(TRAINING, epochs=3)),
+            "config.training.epochs is 2 there and 3 here",
+        ),
+        (changed(strategy="margin"), "config.strategy is 'entropy' there and 'margin' here"),
+        (changed(tapt=TAPT), "config.tapt is None there"),
+    ],
+)
+def test_another_configuration_on_the_same_folder_is_an_error_that_names_it(make, config, named):
+    make().tell({"00": "hum"})
+    with pytest.raises(ValueError, match=r"state\.json") as error:
+        make(config)
+    assert named in str(error.value)
+
+
+def test_another_pool_on_the_same_folder_is_an_error(make, recordings):
+    make().tell({"00": "hum"})
+    with pytest.raises(ValueError, match="pool"):
+        make(pool=recordings[:11])
+
+
+def test_other_labels_on_the_same_folder_are_an_error(make, recordings, tmp_path):
+    learner = make()
+    learner.tell({"00": "hum"})
+    with pytest.raises(ValueError, match=r"labels is \['hum', 'hiss'\] there"):
+        ActiveLearner(recordings[:12], LabelSpace(("a", "b")), learner.config, learner.folder)
+
+
+def test_state_is_json_that_a_person_can_read(make):
+    learner = make()
+    run(learner)
+    state = json.loads((learner.folder / "state.json").read_text())
+    assert state["labels"] == learner.labelled
+    assert state["identity"]["config"]["strategy"] == "entropy"
+    assert state["pending"] is None
+
+
+# --- advice ---
+
+
+def test_advice_before_the_first_round(make):
+    advice = make().advice()
+    assert not advice.stop
+    assert "Too early" in advice.reason
+
+
+def test_advice_at_the_end_is_to_stop(make):
+    learner = make()
+    run(learner)
+    assert learner.advice().stop
+
+
+def test_advice_knows_the_validation_curve(make, validation):
+    learner = make(changed(rounds=4), validation=validation)
+    for _ in range(3):
+        learner.tell(answers(learner.ask()))
+        learner.train()
+    advice = learner.advice()
+    assert advice.agreement == pytest.approx(np.mean([r.agreement for r in learner.curve[1:]]))
+    assert advice.expected_gain is not None
+
+
+def test_advice_of_a_learner_opened_again_is_the_same(make, recordings, broken, validation):
+    pool = [*recordings[:12], *broken]
+    learner = make(pool=pool, validation=validation)
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    assert make(pool=pool, validation=validation).advice() == learner.advice()
