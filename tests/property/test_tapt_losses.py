@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from after_model.masking import span_mask
 from after_model.tapt import contrastive_loss, reconstruction_loss
-from after_model.tapt_losses import (
+from after_model.tapt.losses import (
     contrastive_terms,
     distractor_loss,
     hits,

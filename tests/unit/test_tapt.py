@@ -22,10 +22,10 @@ from after_model.audio import Utterance
 from after_model.backbone import Backbone
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
-from after_model.tapt_cli import main
-from after_model.tapt_config import TaptConfig
-from after_model.tapt_losses import sample_distractors
-from after_model.tapt_objectives import CodebookHeads, Quantizer, TaptModel
+from after_model.tapt.__main__ import main
+from after_model.tapt.config import TaptConfig
+from after_model.tapt.losses import sample_distractors
+from after_model.tapt.objectives import CodebookHeads, Quantizer, TaptModel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -486,7 +486,7 @@ import hashlib, sys
 from pathlib import Path
 import torch
 from after_model import tapt_training
-from after_model.tapt_cli import main
+from after_model.tapt.__main__ import main
 
 finish = tapt_training.Run._finish
 def record(self):

@@ -26,8 +26,8 @@ from after_model.backbone import Backbone
 from after_model.batches import collate, length_batches, read_ahead
 from after_model.features import FeatureStore
 from after_model.progress import Progress, silent
-from after_model.tapt_config import TaptError
-from after_model.tapt_objectives import CodebookHeads, TaptModel
+from after_model.tapt.config import TaptError
+from after_model.tapt.objectives import CodebookHeads, TaptModel
 
 FIT_FRAMES = 50_000  # about 17 minutes: more moves the centres little
 CODEBOOK_FRAMES = 20_000

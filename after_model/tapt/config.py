@@ -29,7 +29,7 @@ class TaptCollapse(RuntimeError):
 class TaptConfig:
     """How to adapt. The defaults suit after-tiny on half an hour of speech and one CPU core.
 
-    objective: "paper", "wav2vec2", "hubert" (after_model.tapt_objectives says what they are), or
+    objective: "paper", "wav2vec2", "hubert" (after_model.tapt.objectives says what they are), or
         "auto": "paper" for wav2vec 2.0, "hubert" for the other families.
     epochs: passes over the pool; max_steps, if set, is the number of optimizer steps instead.
     learning_rate: of the backbone, its codebook and heads that came with it (None: 2e-4 below

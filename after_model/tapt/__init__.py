@@ -30,14 +30,14 @@ from after_model.backbone import Backbone
 from after_model.device import resolve_device, resolve_precision
 from after_model.features import FeatureStore
 from after_model.progress import Progress, silent
-from after_model.tapt_config import HeldOut, TaptCollapse, TaptConfig, TaptError, TaptReport
-from after_model.tapt_evaluation import frame_surprisal, held_out_accuracy
-from after_model.tapt_files import Folder
-from after_model.tapt_losses import contrastive_loss, reconstruction_loss
-from after_model.tapt_objectives import TaptModel
-from after_model.tapt_training import Run, make_accelerator
-from after_model.tapt_units import Units
-from after_model.tapt_units import load_units as _read_units
+from after_model.tapt.config import HeldOut, TaptCollapse, TaptConfig, TaptError, TaptReport
+from after_model.tapt.evaluation import frame_surprisal, held_out_accuracy
+from after_model.tapt.files import Folder
+from after_model.tapt.losses import contrastive_loss, reconstruction_loss
+from after_model.tapt.objectives import TaptModel
+from after_model.tapt.training import Run, make_accelerator
+from after_model.tapt.units import Units
+from after_model.tapt.units import load_units as _read_units
 
 __all__ = [
     "HeldOut",
@@ -168,9 +168,3 @@ def _identity(
 def _digest(utterances: Sequence[Utterance]) -> str:
     names = "\n".join(u.id for u in utterances)
     return f"{len(utterances)}, {hashlib.blake2b(names.encode(), digest_size=10).hexdigest()}"
-
-
-if __name__ == "__main__":
-    from after_model.tapt_cli import main
-
-    raise SystemExit(main())

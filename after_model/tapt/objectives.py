@@ -8,7 +8,7 @@
 "wav2vec2"  the objective of wav2vec 2.0: masked frames against 100 sampled distractors plus 0.1
             times the diversity loss
 "hubert"    HuBERT's masked prediction: units (k-means clusters of the backbone's own features,
-            after_model.tapt_units) from cosine logits, 20 % of the frames masked
+            after_model.tapt.units) from cosine logits, 20 % of the frames masked
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from after_model.backbone import WEIGHTS, Backbone, frame_mask
-from after_model.tapt_config import TaptConfig
-from after_model.tapt_losses import (
+from after_model.tapt.config import TaptConfig
+from after_model.tapt.losses import (
     contrastive_loss,
     distractor_loss,
     diversity_loss,

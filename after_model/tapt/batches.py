@@ -21,9 +21,9 @@ from after_model.audio import Utterance
 from after_model.batches import collate, length_batches, read_ahead
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
-from after_model.tapt_config import TaptConfig
-from after_model.tapt_losses import sample_distractors
-from after_model.tapt_units import Units
+from after_model.tapt.config import TaptConfig
+from after_model.tapt.losses import sample_distractors
+from after_model.tapt.units import Units
 
 # What a stream of random numbers is for; each is seeded with (config.seed, stream, counters).
 BATCHES, MASKS, NOISE, UNITS, CODEBOOK = range(5)

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from after_model.tapt_config import HeldOut, TaptConfig, TaptError, TaptReport
-from after_model.tapt_objectives import TaptModel
-from after_model.tapt_units import Units
+from after_model.tapt.config import HeldOut, TaptConfig, TaptError, TaptReport
+from after_model.tapt.objectives import TaptModel
+from after_model.tapt.units import Units
 
 
 class Folder:

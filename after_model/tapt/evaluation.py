@@ -19,10 +19,10 @@ from after_model.batches import collate, length_batches, read_ahead
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
 from after_model.progress import Progress, silent
-from after_model.tapt_config import HeldOut, TaptError
-from after_model.tapt_losses import contrastive_terms, hits, perplexity
-from after_model.tapt_objectives import CodebookHeads, TaptModel, UnitHeads
-from after_model.tapt_units import Units
+from after_model.tapt.config import HeldOut, TaptError
+from after_model.tapt.losses import contrastive_terms, hits, perplexity
+from after_model.tapt.objectives import CodebookHeads, TaptModel, UnitHeads
+from after_model.tapt.units import Units
 
 MAX_FRAMES = 4_000  # padded frames a batch
 

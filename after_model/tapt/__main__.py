@@ -22,7 +22,7 @@ from after_model.progress import bar, silent
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 
 EPILOG = """\
-Every field of TaptConfig is an option; `pydoc after_model.tapt_config.TaptConfig` explains them.
+Every field of TaptConfig is an option; `pydoc after_model.tapt.config.TaptConfig` explains them.
 
   python -m after_model.tapt --audio recordings --out adapted
   python -m after_model.tapt --audio wav --out adapted --hold-out '15*' '16*' --epochs 3
@@ -155,3 +155,7 @@ def _show(report: tapt.TaptReport) -> None:
         f"{report.steps} steps, {report.audio_seconds / 60:.0f} min of audio in "
         f"{report.seconds:.0f} s ({report.precision}). Adapted backbone: {report.folder}"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

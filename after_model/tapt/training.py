@@ -25,12 +25,12 @@ from after_model.audio import SAMPLE_RATE, AudioError, Utterance
 from after_model.backbone import Backbone
 from after_model.features import FeatureStore
 from after_model.progress import Progress
-from after_model.tapt_batches import CODEBOOK, NOISE, UNITS, Batch, Feed, Step, torch_seed
-from after_model.tapt_config import HeldOut, TaptCollapse, TaptConfig, TaptError, TaptReport
-from after_model.tapt_evaluation import held_out_accuracy
-from after_model.tapt_files import Folder
-from after_model.tapt_objectives import TaptModel
-from after_model.tapt_units import Units, compute_units, load_units, start_codebook
+from after_model.tapt.batches import CODEBOOK, NOISE, UNITS, Batch, Feed, Step, torch_seed
+from after_model.tapt.config import HeldOut, TaptCollapse, TaptConfig, TaptError, TaptReport
+from after_model.tapt.evaluation import held_out_accuracy
+from after_model.tapt.files import Folder
+from after_model.tapt.objectives import TaptModel
+from after_model.tapt.units import Units, compute_units, load_units, start_codebook
 
 
 class Run:
