@@ -1,0 +1,132 @@
+"""`python -m benchmarks`: how fast AFTER is beside transformers' own tools on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from after_model.audio import AudioError
+from after_model.backbone import DEFAULT, BackboneError
+from benchmarks import report
+from benchmarks.apart import Apart
+from benchmarks.machine import Machine
+from benchmarks.pool import NoRecordings, recordings
+from benchmarks.settings import OutputsDiffer, Row, Settings
+from benchmarks.weights import Preparation
+
+TASKS = ("scoring", "finetuning", "tapt")
+DESCRIPTION = """\
+Measures AFTER beside transformers' own tools: the same weights, recordings, machine and run.
+Before anything is timed, outputs have to be equal to 1e-4.
+
+  scoring     a pool's probabilities, against the audio-classification pipeline
+  finetuning  an epoch, against the Trainer as its audio-classification example sets it up
+  tapt        pre-training steps, against Wav2Vec2ForPreTraining as in its pre-training example
+"""
+EPILOG = """\
+examples:
+  python -m benchmarks                          everything, 5 minutes of audio
+  python -m benchmarks scoring --seconds 0      scoring on all the recordings there are
+  python -m benchmarks --backbone base --seconds 40 --repeats 1
+                                                random weights of wav2vec2-base's size, on a CPU
+  python -m benchmarks tapt --device cuda --backbone facebook/wav2vec2-base --seconds 3600
+  python -m benchmarks --audio recordings --json results/speed.json
+
+Measure on a machine that does nothing else.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when everything was measured and equal."""
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        _measure(options, console)
+    except (OutputsDiffer, NoRecordings, AudioError, BackboneError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(options: argparse.Namespace, console: Console) -> None:
+    started = time.monotonic()
+    paths = recordings(options.audio, options.seconds)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            weights=Path(folder),
+            recordings=paths,
+            device=options.device,
+            threads=options.threads,
+            repeats=options.repeats,
+            batch_size=options.batch_size,
+            batch_seconds=options.batch_seconds,
+        )
+        with Apart(Preparation, settings, options.backbone) as preparation:
+            made = preparation("write")
+        dtypes = ("fp32", "bf16")
+        with Apart(Machine, settings) as machine:
+            about = machine("description")
+            peaks = {dtype: machine("peak_gflops", dtype) for dtype in dtypes}
+        about |= {"backbone": f"{made['backbone']}, {made['parameters'] / 1e6:.1f} M parameters"}
+        about |= {"recordings": f"{len(paths)} of {paths[0].parent}"}
+        for task in options.tasks or TASKS:
+            if task == "tapt" and made["family"] != "wav2vec2":
+                console.print(f"tapt: left out, transformers pre-trains no {made['family']}")
+                continue
+            console.print(f"{task} ...", style="dim")
+            rows += importlib.import_module(f"benchmarks.{task}").compare(settings, Apart)
+    console.print()
+    report.show(rows, peaks, about, console)
+    if options.json:
+        report.write(options.json, rows, peaks, about)
+        console.print(f"\nwritten: {options.json}")
+    console.print(f"\n{time.monotonic() - started:.0f} s in all")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    words = f"{', '.join(TASKS)} (default: all)"
+    add("tasks", nargs="*", type=_task, metavar="TASK", help=words)
+    add("--audio", type=Path, metavar="DIR", help="recordings (default: EmoDB, else generated)")
+    words = "seconds of audio, chosen at random; 0: all (default: 300)"
+    add("--seconds", type=float, default=300.0, metavar="N", help=words)
+    words = (
+        f"{DEFAULT} (default), a folder, a name on the hub; random weights: base (of "
+        "wav2vec2-base's size) or a configuration's path (.json)"
+    )
+    add("--backbone", default=DEFAULT, metavar="NAME", help=words)
+    add("--device", default="cpu", help="cpu (default), cuda")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add("--threads", type=int, default=cores, metavar="N", help="of each (default: all cores)")
+    add("--repeats", type=int, default=3, metavar="N", help="timed passes of each (default: 3)")
+    words = "recordings a batch in fine-tuning (default: 16)"
+    add("--batch-size", type=int, default=Settings.batch_size, metavar="N", help=words)
+    words = f"audio a batch in pre-training (default: {Settings.batch_seconds:g})"
+    add("--batch-seconds", type=float, default=Settings.batch_seconds, metavar="N", help=words)
+    add("--json", type=Path, metavar="FILE", help="write every pass to a file, too")
+    return parser
+
+
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise argparse.ArgumentTypeError(f"{name!r}: one of {', '.join(TASKS)}")
+    return name
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,253 @@
+"""An epoch of fine-tuning: training.fit against the Trainer, with the CNN frozen in both.
+
+The Trainer is set up as in transformers' audio-classification example: recordings in random order,
+padded to the longest of their batch, with an attention mask. Both have our optimizer, learning
+rates, dropout and SpecAugment, and the same batch size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.nn import functional as F
+
+from after_model import audio
+from after_model.batches import length_batches, padding_factor
+from after_model.classifier import EmotionClassifier
+from after_model.device import resolve_precision
+from after_model.features import FeatureStore
+from after_model.training import TrainingConfig, fit
+from benchmarks import flops, peers
+from benchmarks.machine import Stopwatch
+from benchmarks.pool import samples_of, utterances
+from benchmarks.settings import CLASSES, Memory, Pass, Row, Settings, Side, Start, check_equal
+from benchmarks.weights import CLASSIFIER, PEER
+
+LOSS_BATCH = 4  # recordings whose loss is compared
+RECIPE = TrainingConfig()
+
+
+class OurTraining:
+    """fit(), an epoch at a time; precision as in TrainingConfig."""
+
+    def __init__(self, settings: Settings, precision: str) -> None:
+        self._settings = settings
+        self._classifier, _ = EmotionClassifier.load(settings.weights / CLASSIFIER)
+        self._classifier.to(settings.device)
+        self._pool = utterances(settings.recordings)
+        self._targets = np.eye(CLASSES, dtype=np.float32)[labels(settings)]
+        self._samples = samples_of(settings.recordings)
+        self._config = replace(
+            RECIPE,
+            epochs=1,
+            min_steps_per_epoch=1,
+            batch_size=settings.batch_size,
+            precision=precision,
+            seed=settings.seed,
+        )
+        self._folder = tempfile.TemporaryDirectory()
+        self._store: FeatureStore | None = None
+
+    def encode(self) -> Pass:
+        """What comes before the first epoch: the CNN's features, once for all epochs."""
+        watch = Stopwatch(self._settings.device)
+        folder = tempfile.mkdtemp(dir=self._folder.name)
+        self._store = FeatureStore(folder, self._classifier.backbone)
+        failures = self._store.fill(self._pool)
+        if failures:
+            raise failures[0]
+        return Pass(self._samples.sum() / audio.SAMPLE_RATE, *watch.read(), padding=1.0)
+
+    def epoch(self, count: int | None = None) -> Pass:
+        """Over the first `count` recordings, or all."""
+        assert self._store is not None
+        pool, targets = self._pool[:count], self._targets[:count]
+        watch = Stopwatch(self._settings.device)
+        fit(
+            self._classifier,
+            self._store,
+            (pool, targets),
+            config=self._config,
+            device=self._settings.device,
+        )
+        seconds, cpu_seconds = watch.read()
+        frames = self._store.frames(pool)
+        rng = np.random.default_rng(self._config.seed)
+        batches = length_batches(frames, batch_size=self._config.batch_size, rng=rng)
+        return Pass(
+            self._samples[:count].sum() / audio.SAMPLE_RATE,
+            seconds,
+            cpu_seconds,
+            padding_factor(frames, batches),
+        )
+
+    def loss(self) -> float:
+        """Cross-entropy of the compared batch, no dropout."""
+        classifier = self._classifier.eval()
+        waves = equal_waves(self._settings)
+        with torch.inference_mode():
+            prepared = torch.stack(
+                [torch.from_numpy(classifier.backbone.prepare(w)) for w in waves]
+            )
+            lengths = torch.full((len(waves),), prepared.shape[1])
+            logits, _ = classifier(*classifier.backbone.encode_cnn(prepared, lengths))
+            return float(F.cross_entropy(logits, torch.from_numpy(self._targets[: len(waves)])))
+
+    def gflop_per_audio_s(self, encoding: bool) -> float:
+        """Of an epoch; encoding: with the CNN run once, forward."""
+        return flops.per_audio_second(
+            self._classifier.backbone,
+            self._samples,
+            cnn_times=1 if encoding else 0,
+            transformer_times=3,
+        )
+
+
+class TrainerTraining:
+    """transformers.Trainer, an epoch at a time, in float32."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        folder = settings.weights / PEER
+        self._extractor = peers.extractor(folder, attention_mask=True)  # as the example has it
+        self._model: Any = transformers.AutoModelForAudioClassification.from_pretrained(folder)
+        _set_spec_augment(self._model.config)
+        self._model.freeze_feature_encoder()
+        self._labels = labels(settings).tolist()
+        self._samples = samples_of(settings.recordings)
+        self._folder = tempfile.TemporaryDirectory()
+
+    def epoch(self, count: int | None = None) -> Pass:
+        """Over the first `count` recordings, or all."""
+        trainer = self._trainer(count)
+        batches = list(trainer.get_train_dataloader().batch_sampler)
+        watch = Stopwatch(self._settings.device)
+        trainer.train()
+        seconds, cpu_seconds = watch.read()
+        samples = self._samples[:count]
+        return Pass(
+            samples.sum() / audio.SAMPLE_RATE, seconds, cpu_seconds, peers.padding(samples, batches)
+        )
+
+    def loss(self) -> float:
+        """Cross-entropy of the compared batch, no dropout."""
+        inputs = self._extractor(
+            equal_waves(self._settings), sampling_rate=audio.SAMPLE_RATE, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            wanted = torch.tensor(self._labels[: len(inputs["input_values"])])
+            return float(self._model.eval()(**inputs, labels=wanted).loss)
+
+    def _trainer(self, count: int | None) -> transformers.Trainer:
+        trained = [p for p in self._model.base_model.parameters() if p.requires_grad]
+        head = [*self._model.projector.parameters(), *self._model.classifier.parameters()]
+        optimizer = torch.optim.Adam(
+            [
+                {"params": trained, "lr": RECIPE.learning_rate},
+                {"params": head, "lr": RECIPE.head_learning_rate},
+            ],
+            fused=True,
+        )
+        arguments = transformers.TrainingArguments(
+            output_dir=self._folder.name,
+            num_train_epochs=1,
+            per_device_train_batch_size=self._settings.batch_size,
+            max_grad_norm=RECIPE.max_grad_norm,
+            seed=self._settings.seed,
+            use_cpu=self._settings.device == "cpu",
+            dataloader_pin_memory=self._settings.device != "cpu",
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        return transformers.Trainer(
+            model=self._model,
+            args=arguments,
+            train_dataset=peers.Labelled(
+                self._settings.recordings[:count], self._labels[:count], self._extractor
+            ),
+            processing_class=self._extractor,
+            optimizers=(optimizer, transformers.get_constant_schedule(optimizer)),
+        )
+
+
+def compare(settings: Settings, start: Start) -> list[Row]:
+    """Equality first, then epochs in turns; ours also in the precision it would choose."""
+    exact = replace(settings, device="cpu")
+    with start(OurTraining, exact, "fp32") as ours, start(TrainerTraining, exact) as theirs:
+        difference = check_equal("fine-tuning", abs(ours("loss") - theirs("loss")))
+
+    encoding, epochs, automatic, trained = [], [], [], []
+    with (
+        start(OurTraining, settings, "fp32") as ours,
+        start(OurTraining, settings, "auto") as fast,
+        start(TrainerTraining, settings) as theirs,
+    ):
+        fast("encode")
+        ours("encode")
+        for contestant in (ours, fast, theirs):  # so that no timed pass is a process's first
+            contestant("epoch", settings.batch_size)
+        for _ in range(settings.repeats):
+            encoding.append(ours("encode"))
+            epochs.append(ours("epoch"))
+            trained.append(theirs("epoch"))
+            automatic.append(fast("epoch"))
+        alone, with_cnn = ours("gflop_per_audio_s", False), ours("gflop_per_audio_s", True)
+        memory, fast_memory, their_memory = ours.memory(), fast.memory(), theirs.memory()
+    trainer = Side("Trainer", trained, their_memory, with_cnn)
+    first = [once.then(epoch) for once, epoch in zip(encoding, epochs, strict=True)]
+    precision = resolve_precision(torch.device(settings.device))
+    encoded = Side("", encoding, Memory(), 0.0)
+    return [
+        Row(
+            "fine-tuning, an epoch",
+            Side("ours", epochs, memory, alone),
+            trainer,
+            difference,
+            aim=2.0,
+            remarks=[
+                f"encoding before the first epoch: {encoded.rate:.0f} audio-seconds per second"
+            ],
+        ),
+        Row(
+            "fine-tuning, first epoch with encoding",
+            Side("ours", first, memory, with_cnn),
+            trainer,
+            difference,
+        ),
+        Row(
+            f"fine-tuning, an epoch, ours in {precision}",
+            Side("ours", automatic, fast_memory, alone, precision),
+            trainer,
+            difference,
+            remarks=["its difference is that of float32"] if precision != "fp32" else [],
+        ),
+    ]
+
+
+def labels(settings: Settings) -> np.ndarray:
+    """A random class for each recording [N]: speed doesn't depend on it."""
+    return np.random.default_rng(settings.seed).integers(CLASSES, size=len(settings.recordings))
+
+
+def equal_waves(settings: Settings) -> list[np.ndarray]:
+    """The first recordings, cut to the same length.
+
+    Padding would change what transformers computes: its group norm over time has no mask.
+    """
+    waves = [audio.load(path) for path in settings.recordings[:LOSS_BATCH]]
+    length = min(len(wave) for wave in waves)
+    return [wave[:length] for wave in waves]
+
+
+def _set_spec_augment(config: Any) -> None:
+    """Our SpecAugment in transformers' terms."""
+    config.mask_time_prob, config.mask_time_length = RECIPE.time_mask
+    config.mask_feature_prob, span = RECIPE.feature_mask
+    config.mask_feature_length = min(span, config.hidden_size)
