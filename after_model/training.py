@@ -38,7 +38,7 @@ class TrainingConfig:
     """
 
     epochs: int = 20
-    patience: int = 5
+    patience: int = 3
     batch_size: int = 16
     min_steps_per_epoch: int = 5
     learning_rate: float = 1e-4
