@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from after_model import acquisition, initialization
 from after_model.active_learning import WARM_STARTS, LearnerConfig
-from after_model.tapt_config import OBJECTIVES, TaptConfig
+from after_model.tapt.config import OBJECTIVES, TaptConfig
 from after_model.training import TrainingConfig
 from simulate import corpora, experiments, protocols
 
@@ -27,7 +27,8 @@ experiments:
 EXAMPLES = """\
 examples:
   python simulate/run.py
-      a generated demonstration corpus and the embedded backbone, in a few minutes
+      a generated demonstration corpus and the embedded backbone, in a few minutes: fewer folds,
+      shares and epochs than elsewhere, unless you say how many
   python simulate/run.py --corpus emodb --root ~/EmoDB
       the same comparison on EmoDB
   python simulate/run.py --corpus ravdess --root ~/RAVDESS --experiment ablation --seeds 3 --full
@@ -98,7 +99,7 @@ def _recordings(add: Add) -> None:
 
 def _repetitions(add: Add) -> None:
     words = "parts that are tested in turn (default: 5)"
-    add("--folds", type=_positive, default=5, metavar="N", help=words)
+    add("--folds", type=_positive, metavar="N", help=words)
     words = "runs of every fold, each with a seed of its own (default: 1)"
     add("--seeds", type=_positive, default=1, metavar="N", help=words)
     add("--first-seed", type=int, default=0, metavar="N", help="default: 0")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
-from after_model.tapt_config import TaptConfig
+from after_model.tapt.config import TaptConfig
 from after_model.training import TrainingConfig
 from simulate import experiments
 from simulate.cli import UsageError, parser, percentage
@@ -18,6 +18,9 @@ from simulate.experiments import Options
 from simulate.plan import Split
 
 DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
+FOLDS = 5
+DEMONSTRATION = {"folds": 3, "epochs": 6, "tapt_epochs": 3, "shares": "5,10,20"}
+"""What the generated corpus is used with where nothing else is asked for: a few minutes' work."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     chosen = parser().parse_args(argv)
     if chosen.corpus is None:
         chosen.corpus = "demo" if chosen.root is None else "manifest"
+    if chosen.corpus == "demo" and chosen.experiment == "demo":
+        _keep_it_short(chosen)
     if chosen.root is None and chosen.corpus != "demo":
         raise UsageError(f"--corpus {chosen.corpus} needs --root: where its recordings are")
     if chosen.root is not None and not chosen.root.exists() and chosen.corpus != "demo":
@@ -56,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         allow_partial=chosen.allow_partial,
         experiment=experiment.name,
         options=_options(chosen),
-        split=Split(chosen.protocol, chosen.folds),
+        split=Split(chosen.protocol, chosen.folds or FOLDS),
         seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.seeds)),
         device=chosen.device,
         workers=chosen.workers,
@@ -64,6 +69,16 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         folder=chosen.output or Path("runs") / f"{chosen.corpus}-{experiment.name}",
         keep_models=chosen.keep_models,
     )
+
+
+def _keep_it_short(chosen: argparse.Namespace) -> None:
+    """The demonstration's settings, except for those that were asked for."""
+    settings = dict(DEMONSTRATION)
+    if any((chosen.start_share, chosen.budget, chosen.rounds)):
+        del settings["shares"]
+    for name, value in settings.items():
+        if getattr(chosen, name) is None:
+            setattr(chosen, name, value)
 
 
 def _options(chosen: argparse.Namespace) -> Options:

@@ -10,20 +10,28 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import torch
 from filelock import FileLock, Timeout
 
+from after_model import acquisition, backbone
+from after_model.device import resolve_device
+from simulate import corpora, experiments, protocols, runner
 from simulate import results as rows
 from simulate.cli import UsageError
 from simulate.console import Screen
+from simulate.corpora import Corpus
+from simulate.experiments import Design, Experiment
 from simulate.plan import Job, RunConfig, jobs, runs
 from simulate.request import Request, parse
+from simulate.summary import findings, percent, summarise
 from simulate.workers import Event, Work, execute
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -35,23 +43,37 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
     work: what the worker processes call instead of simulate.runner.work.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = shlex.join(["python", "simulate/run.py", *arguments])
-    try:
-        request = parse(arguments)
-        request.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(request.folder / ".lock", timeout=0):
-            return _carry_out(request, command, work)
-    except Timeout:
-        return _refuse(f"{request.folder}: another command is writing its results there")
-    except (ValueError, OSError) as error:
-        return _refuse(str(error))
+    with ExitStack() as kept:
+        try:
+            request = parse(arguments)
+            request.folder.mkdir(parents=True, exist_ok=True)
+            kept.enter_context(FileLock(request.folder / ".lock", timeout=0))
+            prepared = _prepare(request)
+        except Timeout:
+            return _refuse(f"{request.folder}: another command is writing its results there")
+        except (ValueError, OSError) as error:
+            return _refuse(str(error))
+        command = shlex.join(["python", "simulate/run.py", *arguments])
+        return _carry_out(prepared, command, work or runner.work)
 
 
-def _carry_out(request: Request, command: str, work: Work | None) -> int:
-    from simulate import experiments, report, runner
-    from simulate.summary import findings, summarise
+@dataclass(frozen=True)
+class _Prepared:
+    """A request that can be carried out: everything in it has been read and checked."""
 
-    corpus = _corpus(request)
+    request: Request
+    corpus: Corpus
+    experiment: Experiment
+    design: Design
+    runs: list[RunConfig]
+    todo: list[Job]
+    results: rows.Results
+
+
+def _prepare(request: Request) -> _Prepared:
+    """Raises ValueError or OSError for what the person who asked has to mend."""
+    options = {"allow_partial": True} if request.allow_partial else {}
+    corpus = corpora.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
     design = experiment.design(request.options)
     planned = runs(corpus, request.split, design.arms, request.seeds)
@@ -59,25 +81,23 @@ def _carry_out(request: Request, command: str, work: Work | None) -> int:
     results = rows.Results(request.folder / "results.jsonl")
     known = results.rows()
     todo = jobs(run for run in planned if not rows.finished(known.get(run.run_id)))
-    _announce(request, experiment.title, corpus, planned, todo)
-    place = runner.Place(
-        corpus,
-        request.folder / "work",
-        request.device,
-        request.threads,
-        request.workers,
-        request.keep_models,
-    )
-    if not _execute(todo, work or runner.work, place, request, results):
-        finished = results.rows()
-        count = sum(rows.finished(finished.get(run.run_id)) for run in planned)
-        print(f"\nStopped. {count} of {len(planned)} runs are finished and kept; the others go on")
-        print(f"where they were with the same command:\n  {command}")
+    return _Prepared(request, corpus, experiment, design, planned, todo, results)
+
+
+def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
+    request, corpus, results = prepared.request, prepared.corpus, prepared.results
+    _announce(prepared)
+    if not _execute(prepared, work):
+        known = results.rows()
+        count = sum(rows.finished(known.get(run.run_id)) for run in prepared.runs)
+        print(f"\nStopped. {count} of {len(prepared.runs)} runs are finished and kept; the others")
+        print(f"go on where they were with the same command:\n  {command}")
         return EXIT_INTERRUPTED
-    summary = summarise(experiment, design, planned, results.rows())
-    setting = report.Setting(
-        corpus.name, corpus.counts(), len(corpus.speakers), corpus.notes, command
-    )
+    from simulate import report  # here, since every worker process imports this file
+
+    summary = summarise(prepared.experiment, prepared.design, prepared.runs, results.rows())
+    counts, speakers = corpus.counts(), len(corpus.speakers)
+    setting = report.Setting(corpus.name, counts, speakers, corpus.notes, command)
     page = report.write(summary, setting, request.folder)
     print()
     for sentence in findings(summary):
@@ -90,14 +110,8 @@ def _carry_out(request: Request, command: str, work: Work | None) -> int:
     return EXIT_FAILED if summary.failures else 0
 
 
-def check(request: Request, planned: Sequence[RunConfig], corpus: Any) -> None:
+def check(request: Request, planned: Sequence[RunConfig], corpus: Corpus) -> None:
     """What can be known to fail before anything is computed. Raises ValueError (`UsageError`)."""
-    import torch
-
-    from after_model import acquisition, backbone
-    from after_model.device import resolve_device
-    from simulate import protocols
-
     try:
         torch.empty(1, device=resolve_device(request.device))
     except (RuntimeError, AssertionError) as error:
@@ -120,34 +134,28 @@ def check(request: Request, planned: Sequence[RunConfig], corpus: Any) -> None:
             raise UsageError(f"strategy {arm.learner.strategy} needs TAPT: leave out --tapt off")
 
 
-def _corpus(request: Request) -> Any:
-    from simulate import corpora
-
-    options: dict[str, Any] = {}
-    if request.allow_partial:
-        options["allow_partial"] = True
-    return corpora.load(request.corpus, request.root, request.classes, **options)
-
-
-def _execute(
-    todo: list[Job], work: Work, place: Any, request: Request, results: rows.Results
-) -> bool:
+def _execute(prepared: _Prepared, work: Work) -> bool:
     """Does the jobs and keeps their rows; False when a person or the system interrupted it."""
-    screen = Screen(todo, request.workers)
+    request = prepared.request
+    folder, threads, workers = request.folder / "work", request.threads, request.workers
+    place = runner.Place(
+        prepared.corpus, folder, request.device, threads, workers, request.keep_models
+    )
+    screen = Screen(prepared.todo, workers)
 
     def listen(event: Event) -> None:
         job = event.job
         if event.kind == "finished" and job.kind == "run":
-            results.append(event.content)
+            prepared.results.append(event.content)
         elif event.kind == "failed" and job.kind == "run":
             identity = {"run_id": job.run.run_id, "title": job.title, "arm": job.run.arm.name}
-            results.append({**identity, "config": job.run, "error": event.content})
+            prepared.results.append({**identity, "config": job.run, "error": event.content})
         screen.hear(event)
 
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with screen.shown():
-            execute(todo, work, place, listen, workers=request.workers, threads=request.threads)
+            execute(prepared.todo, work, place, listen, workers=workers, threads=threads)
     except KeyboardInterrupt:
         return False
     finally:
@@ -159,18 +167,20 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(
-    request: Request, title: str, corpus: Any, planned: Sequence[RunConfig], todo: list[Job]
-) -> None:
+def _announce(prepared: _Prepared) -> None:
     """Says what is going to be done."""
-    waiting = sum(job.kind == "run" for job in todo)
-    print(f"{title}: {corpus.name}, {len(corpus)} recordings, {len(corpus.classes)} classes")
+    request, corpus, planned = prepared.request, prepared.corpus, prepared.runs
+    print(f"{prepared.experiment.title}: {corpus.name}, {len(corpus)} recordings")
     for note in corpus.notes:
         print(f"  {note}")
-    kept = len(planned) - waiting
-    already = f", {kept} of them finished before" if kept else ""
-    print(f"{len(planned)} runs{already}; results in {request.folder.resolve()}")
-    if todo and sys.stdout.isatty():
+    shares = dict.fromkeys(percent(s) for arm in prepared.design.arms for s in arm.shares)
+    print(f"  {'; '.join(arm.name for arm in prepared.design.arms)}")
+    folds, seeds = request.split.folds, len(request.seeds)
+    print(f"  labels: {', '.join(shares)}; folds: {folds}; seeds: {seeds}")
+    before = len(planned) - sum(job.kind == "run" for job in prepared.todo)
+    already = f", {before} of them finished before" if before else ""
+    print(f"{len(planned)} runs{already}; results in {request.folder.resolve()}", flush=True)
+    if prepared.todo and sys.stdout.isatty():
         print("Ctrl-C stops; the same command goes on.")
 
 

@@ -21,7 +21,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from after_model import backbone
-from after_model.active_learning import ActiveLearner, RoundRecord
+from after_model.active_learning import ActiveLearner
 from after_model.audio import Utterance
 from after_model.device import resolve_device
 from after_model.features import FeatureStore
@@ -128,22 +128,13 @@ def _test(
         "round": record.round,
         "labelled": record.labelled,
         "share": record.share,
-        "target_share": target_share(config.arm.shares, record),
+        "target_share": config.arm.shares[record.round],
         **scores,
         "validation_ua": record.validation.get("ua"),
         "best_epoch": record.best_epoch,
         "minutes": seconds / 60,
         "tapt_minutes": learner.tapt_seconds / 60,
     }
-
-
-def target_share(shares: Sequence[float], record: RoundRecord) -> float:
-    """The planned share that a round stands for: the largest that its labels suffice for.
-
-    The round's own share is a whole number of recordings, and the start has one of every cluster.
-    """
-    pool = round(record.labelled / record.share)
-    return max((s for s in shares if max(1, int(s * pool)) <= record.labelled), default=shares[0])
 
 
 def _open(config: RunConfig, place: Place, listener: Listener) -> tuple[Oracle, ActiveLearner]:

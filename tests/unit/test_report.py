@@ -18,6 +18,7 @@ from simulate.request import parse
 from simulate.summary import Summary, findings, summarise
 
 Build = Callable[..., Summary]
+ROOT = Path(__file__).parent  # parse() wants a folder that exists
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def build(corpus: Corpus) -> Build:
     """build("--seeds", "2", drop=...) -> the summary of such a command's made-up rows."""
 
     def make(*arguments: str, edit: Callable[[list, dict], None] = lambda runs, rows: None):
-        request = parse(arguments)
+        request = parse(["--corpus", "emodb", "--root", str(ROOT), *arguments])
         experiment = experiments.get(request.experiment)
         design = experiment.design(request.options)
         runs = plan.runs(corpus, request.split, design.arms, request.seeds)
@@ -104,7 +105,7 @@ def test_arms_have_names_of_their_own(experiment: str) -> None:
 
 
 def planned(corpus: Corpus, *arguments: str) -> list[plan.RunConfig]:
-    request = parse(arguments)
+    request = parse(["--corpus", "emodb", "--root", str(ROOT), *arguments])
     design = experiments.get(request.experiment).design(request.options)
     return plan.runs(corpus, request.split, design.arms, request.seeds)
 

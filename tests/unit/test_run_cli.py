@@ -11,11 +11,12 @@ from pathlib import Path
 import fake_runs
 import pytest
 
+from after_model.active_learning import LearnerConfig
 from simulate import run
 from simulate.cli import UsageError
 from simulate.console import Clock, in_words
 from simulate.plan import jobs
-from simulate.request import parse
+from simulate.request import DEMONSTRATION, parse
 from simulate.workers import Event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,20 @@ def test_no_arguments_mean_the_demonstration() -> None:
     request = parse([])
     assert (request.corpus, request.experiment, request.root) == ("demo", "demo", None)
     assert request.options.learner.backbone == "after-tiny"
+
+
+def test_the_demonstration_is_short_unless_asked_otherwise() -> None:
+    short, longer = parse([]), parse(["--folds", "4", "--epochs", "9", "--rounds", "2"])
+    assert short.split.folds == DEMONSTRATION["folds"]
+    assert short.options.learner.training.epochs == DEMONSTRATION["epochs"]
+    assert (longer.split.folds, longer.options.learner.training.epochs) == (4, 9)
+    assert longer.options.shares == (0.01, 0.11, 0.2)
+
+
+def test_a_real_corpus_has_the_papers_settings(manifest: Path) -> None:
+    request = parse(["--root", str(manifest)])
+    assert request.split.folds == 5
+    assert request.options.learner == LearnerConfig()
 
 
 def test_a_root_alone_is_a_manifest(manifest: Path) -> None:
@@ -196,7 +211,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
         if line.startswith("[3/6] AFTER, fold 2"):
             process.terminate()
             break
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=120)
     told += rest
     assert process.returncode == 130, errors
     assert "3 of 6 runs are finished" in told
