@@ -114,8 +114,8 @@ def _model(add: Add) -> None:
     words = f"of fine-tuning per round, at most ({TrainingConfig.epochs})"
     add("--epochs", type=_positive, metavar="N", help=words)
     words = (
-        "what a round trains on from: the previous round's model (Algorithm 1, the default) or "
-        "the adapted backbone (the authors' code)"
+        "what a round trains on from: the previous round's model (Algorithm 1) or the adapted "
+        f"backbone (the authors' code) (default: {LearnerConfig.warm_start})"
     )
     add("--warm-start", choices=WARM_STARTS, default=LearnerConfig.warm_start, help=words)
     words = "task-adaptive pre-training on the training recordings, without labels (default: on)"
