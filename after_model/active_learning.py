@@ -34,13 +34,15 @@ from after_model.device import resolve_device
 from after_model.features import FeatureStore
 from after_model.labels import Label, LabelSpace
 from after_model.model_store import ModelStore
+from after_model.probing import probe
 from after_model.progress import Progress, silent
 from after_model.scoring import Scores, score
 from after_model.stopping import StoppingAdvice
 from after_model.tapt import TaptConfig
 from after_model.training import TrainingConfig, TrainingSet, evaluate_loss, fit
 
-WARM_STARTS = ("previous", "tapt")
+WARM_STARTS = ("tapt", "previous")
+HEAD_STARTS = ("probe", "random")
 STOP_SET = 200  # recordings on which successive models are compared
 
 
@@ -53,6 +55,7 @@ class LearnerConfig:
     leaves. shares: labelled shares after each round, instead of budget and rounds. warm_start:
     what a round trains from: "tapt", the adapted backbone (the authors' code), or "previous", the
     last round's model (Algorithm 1, line 10), which costs fewer steps and generalises worse.
+    head_start: a new head begins as a linear probe of the labels given (see probing.py) or random.
     validation_share: of the labels given, held out for early stopping where no validation set is
     passed. tapt: None leaves task-adaptive pre-training out.
     """
@@ -66,6 +69,7 @@ class LearnerConfig:
     shares: tuple[float, ...] = ()
     warm_start: str = "tapt"
     head: str = "linear"
+    head_start: str = "probe"
     mc_samples: int = 10
     validation_share: float = 0.1
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -135,6 +139,8 @@ class ActiveLearner:
     ) -> None:
         if config.warm_start not in WARM_STARTS:
             raise ValueError(f"warm_start {config.warm_start!r}: use one of {WARM_STARTS}")
+        if config.head_start not in HEAD_STARTS:
+            raise ValueError(f"head_start {config.head_start!r}: use one of {HEAD_STARTS}")
         self.labels = labels
         self.config = config
         self.folder = Path(folder)
@@ -221,7 +227,7 @@ class ActiveLearner:
         self._prepare()
         number = len(self._state["curve"])
         given, held_out = self._training_sets()
-        classifier = self._initial_classifier()
+        classifier = self._initial_classifier(given)
         self._loaded = None  # fit() trains in place; what is half trained must not be reused
         training = dataclasses.replace(self.config.training, seed=self._seed(number, "train"))
         report = fit(
@@ -403,12 +409,16 @@ class ActiveLearner:
         rows = [self._state["labels"][u.id] for u in utterances]
         return utterances, np.array(rows, np.float32).reshape(-1, len(self.labels))
 
-    def _initial_classifier(self) -> EmotionClassifier:
+    def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
+        """What the round trains from; a new head begins as a linear probe if so configured."""
         if self.config.warm_start == "previous" and self._state["curve"]:
             return self._current_classifier()
-        return new_classifier(
+        classifier = new_classifier(
             self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
         )
+        if self.config.head_start == "probe":
+            probe(classifier, self.store, given, device=self.device)
+        return classifier
 
     def _current_classifier(self) -> EmotionClassifier:
         """The last published round's model."""

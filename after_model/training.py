@@ -31,10 +31,10 @@ TrainingSet = tuple[Sequence[Utterance], np.ndarray]
 class TrainingConfig:
     """How a round trains. The defaults are the paper's where it says them.
 
-    min_steps_per_epoch: with few labels an epoch repeats them until it has made this many steps
-    (the paper's "longer fine-tuning" in the few-shot regime): 4 labels would otherwise give 20
-    steps in all. head_learning_rate: the head is new, the transformer is not. time_mask and
-    feature_mask are SpecAugment's (share, span) as in the authors' code.
+    patience: epochs without a lower validation loss before it stops. min_steps_per_epoch: with few
+    labels an epoch repeats them until it has made this many steps (the paper's "longer
+    fine-tuning" in the few-shot regime): 4 labels would otherwise give 20 steps in all. time_mask
+    and feature_mask are SpecAugment's (share, span) as in the authors' code.
     """
 
     epochs: int = 20
@@ -42,7 +42,6 @@ class TrainingConfig:
     batch_size: int = 16
     min_steps_per_epoch: int = 5
     learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-3
     max_grad_norm: float = 1.0
     class_weights: bool = False
     time_mask: tuple[float, int] = (0.08, 15)
@@ -53,7 +52,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What happened: losses per epoch, the epoch whose weights were kept (from 1), the cost."""
+    """What happened: losses per epoch, the epoch whose weights were kept, the cost.
+
+    validation_losses begins with the untrained state: best_epoch 0 means that training added
+    nothing and the weights are as they were given.
+    """
 
     train_losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
@@ -90,11 +93,20 @@ def fit(
     frames = store.frames(utterances)
     weights = _class_weights(targets).to(where) if config.class_weights else None
     classifier.to(where)
-    optimizer = torch.optim.Adam(_parameter_groups(classifier, config), fused=True)
+    trained = [p for p in classifier.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
     scaler = torch.amp.GradScaler(where.type, enabled=precision == "fp16")
     report = TrainingReport()
-    best, best_loss, best_epoch, steps, seen = None, np.inf, 0, 0, 0
+    best, best_epoch, steps, seen = None, 0, 0, 0
+    judged = validation is not None and len(validation[0]) > 0
 
+    def judge() -> float:
+        assert validation is not None
+        return evaluate_loss(classifier, store, validation, device=device, precision=precision)
+
+    if judged:
+        report.validation_losses.append(judge())
+        best = _trained_state(classifier)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(config.seed)
         for epoch in range(1, config.epochs + 1):
@@ -116,7 +128,7 @@ def fit(
                 optimizer.zero_grad()
                 scaler.scale(loss).backward()
                 scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(classifier.parameters(), config.max_grad_norm)
+                torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
                 scaler.step(optimizer)
                 scaler.update()
                 losses.append(loss.detach())
@@ -128,14 +140,10 @@ def fit(
                     f"training loss is {report.train_losses[-1]} in epoch {epoch}: lower the "
                     f"learning rate ({config.learning_rate}) or use precision fp32"
                 )
-            if validation is not None and len(validation[0]):
-                loss_value = evaluate_loss(
-                    classifier, store, validation, device=device, precision=precision
-                )
-                report.validation_losses.append(loss_value)
-                if loss_value < best_loss:
-                    best_loss, best_epoch = loss_value, epoch
-                    best = _trained_state(classifier)
+            if judged:
+                report.validation_losses.append(judge())
+                if report.validation_losses[-1] < report.validation_losses[best_epoch]:
+                    best_epoch, best = epoch, _trained_state(classifier)
                 elif epoch - best_epoch >= config.patience:
                     progress("training", config.epochs, config.epochs)
                     break
@@ -206,16 +214,6 @@ def _class_weights(targets: np.ndarray) -> Tensor:
     present = mass > 0
     weights = np.where(present, len(targets) / (present.sum() * np.maximum(mass, 1e-9)), 0.0)
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def _parameter_groups(classifier: EmotionClassifier, config: TrainingConfig) -> list[dict]:
-    head = list(classifier.head.parameters())
-    ids = {id(p) for p in head}
-    rest = [p for p in classifier.parameters() if p.requires_grad and id(p) not in ids]
-    return [
-        {"params": rest, "lr": config.learning_rate},
-        {"params": head, "lr": config.head_learning_rate},
-    ]
 
 
 def _trained_state(classifier: EmotionClassifier) -> dict[str, Tensor]:
