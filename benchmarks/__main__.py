@@ -47,7 +47,7 @@ Measure on a machine that does nothing else.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when everything was measured and equal."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = report.new_console()
     try:
         _measure(options, console)
     except (OutputsDiffer, NoRecordings, AudioError, BackboneError) as error:

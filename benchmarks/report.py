@@ -14,11 +14,18 @@ from rich.table import Table
 
 from benchmarks.settings import Row, Side
 
+WIDTH = 112
 CAPTION = """\
 audio-s/s: seconds of audio per second, the median pass. peak: share of the fastest matrix product
 measured here that the work without padding comes to. padding: frames computed per frame needed.
 memory: peak, and what the work added to the loaded model. difference: of the outputs, in float32.\
 """
+
+
+def new_console() -> Console:
+    """As wide as the table, where no terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def show(
@@ -28,9 +35,9 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Print the table; peaks in GFLOP/s by dtype."""
-    console = console or Console(highlight=False)
+    console = console or new_console()
     table = Table(box=box.SIMPLE, pad_edge=False, caption=CAPTION, caption_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title in ("audio-s/s", "ratio", "aim", "peak", "padding", "memory (MB)", "difference"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
