@@ -144,15 +144,8 @@ class TrainerTraining:
             return float(self._model.eval()(**inputs, labels=wanted).loss)
 
     def _trainer(self, count: int | None) -> transformers.Trainer:
-        trained = [p for p in self._model.base_model.parameters() if p.requires_grad]
-        head = [*self._model.projector.parameters(), *self._model.classifier.parameters()]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": trained, "lr": RECIPE.learning_rate},
-                {"params": head, "lr": RECIPE.head_learning_rate},
-            ],
-            fused=True,
-        )
+        trained = [p for p in self._model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=RECIPE.learning_rate, fused=True)
         arguments = transformers.TrainingArguments(
             output_dir=self._folder.name,
             num_train_epochs=1,

@@ -24,7 +24,7 @@ from after_model.training import TrainingConfig
 
 LABELS = LabelSpace(("hum", "hiss"))
 TRAINING = TrainingConfig(
-    epochs=2, batch_size=8, min_steps_per_epoch=1, learning_rate=1e-3, head_learning_rate=1e-1,
+    epochs=2, batch_size=8, min_steps_per_epoch=1, learning_rate=1e-3,
     precision="fp32",
 )  # fmt: skip
 TAPT = TaptConfig(max_steps=2, batch_seconds=4.0, units=4, precision="fp32", collapse_steps=100)
@@ -318,7 +318,7 @@ def test_both_warm_starts_run(make, warm_start):
     assert len(run(make(changed(warm_start=warm_start)))) == 3
 
 
-STILL = dataclasses.replace(TRAINING, learning_rate=0.0, head_learning_rate=0.0)
+STILL = dataclasses.replace(TRAINING, learning_rate=0.0)
 
 
 def test_a_round_trains_on_from_the_last_rounds_model(make):
