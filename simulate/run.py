@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __name__ == "__main__":  # as a script, from any folder
@@ -28,7 +28,7 @@ from simulate import results as rows
 from simulate.cli import UsageError
 from simulate.console import Screen
 from simulate.corpora import Corpus
-from simulate.experiments import Design, Experiment
+from simulate.experiments import Design, Experiment, Options
 from simulate.plan import Job, RunConfig, jobs, runs
 from simulate.request import Request, parse
 from simulate.summary import findings, percent, summarise
@@ -75,7 +75,7 @@ def _prepare(request: Request) -> _Prepared:
     options = {"allow_partial": True} if request.allow_partial else {}
     corpus = corpora.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
-    design = experiment.design(request.options)
+    design = experiment.design(resolved(request.options))
     planned = runs(corpus, request.split, design.arms, request.seeds)
     check(request, planned, corpus)
     results = rows.Results(request.folder / "results.jsonl")
@@ -110,6 +110,15 @@ def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
     return EXIT_FAILED if summary.failures else 0
 
 
+def resolved(options: Options) -> Options:
+    """The same with what TAPT takes from the backbone filled in: a row is to name every value."""
+    model = backbone.load(options.learner.backbone)
+    if options.tapt is None:
+        return options
+    layers, size = model.config.num_hidden_layers, sum(p.numel() for p in model.parameters())
+    return replace(options, tapt=options.tapt.resolved(model.family, layers, size))
+
+
 def check(request: Request, planned: Sequence[RunConfig], corpus: Corpus) -> None:
     """What can be known to fail before anything is computed. Raises ValueError (`UsageError`)."""
     try:
@@ -117,7 +126,6 @@ def check(request: Request, planned: Sequence[RunConfig], corpus: Corpus) -> Non
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {request.device} can't be used here: {reason}") from None
-    backbone.load(request.options.learner.backbone)
     split = request.split
     folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share, split.seed)
     smallest = min(len(fold.train) for fold in folds)

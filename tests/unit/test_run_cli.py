@@ -158,6 +158,15 @@ def test_a_command_ends_with_what_was_found_and_where_it_lies(
     assert len({row["run_id"] for row in rows}) == 6
 
 
+def test_rows_name_the_values_that_depend_on_the_backbone(command: Command, tmp_path: Path) -> None:
+    command()
+    with open(tmp_path / "out" / "results.jsonl") as lines:
+        learners = [json.loads(line)["config"]["arm"]["learner"] for line in lines]
+    tapt = next(learner["tapt"] for learner in learners if learner["tapt"])
+    assert tapt["objective"] != "auto"
+    assert None not in (tapt["learning_rate"], tapt["mask_share"])
+
+
 def test_a_finished_command_given_again_computes_nothing(command: Command, tmp_path: Path) -> None:
     command()
     before = fake_runs.jobs_done(tmp_path / "out")
