@@ -76,8 +76,8 @@ def draw(summary: Summary, chance: dict[str, float], folder: Path) -> list[tuple
         figure, axes = plt.subplots(figsize=SIZE)
         _against_minutes(axes, summary, first)
         caption = (
-            "UA against computing time per run, TAPT included, the test left out. A line starts "
-            "where TAPT and the first training end."
+            "UA against the time of a run on the clock: TAPT, asking and training; encoding and "
+            "testing are left out. A line starts where TAPT and the first training end."
         )
         pictures.append((caption, _save(figure, axes, folder / "ua-by-minutes.png")))
     return pictures
@@ -115,6 +115,8 @@ def _band(axes: Axes, summary: Summary, arm: str, metric: str, colour: str) -> N
 
 def _line(axes: Axes, summary: Summary, arm: str, metric: str, **style: object) -> None:
     points = [p for p in summary.curve(arm) if metric in p.metrics]
+    if not points:
+        return
     axes.plot([p.share for p in points], [p.metrics[metric].mean for p in points], **style)  # type: ignore[arg-type]
 
 
@@ -131,6 +133,8 @@ def _full_lines(axes: Axes, summary: Summary, metric: str) -> None:
 def _against_minutes(axes: Axes, summary: Summary, panel: Panel) -> None:
     for number, arm in enumerate(panel.arms):
         points = [p for p in summary.curve(arm) if {"ua", "minutes"} <= p.metrics.keys()]
+        if not points:
+            continue
         axes.plot(
             [p.metrics["minutes"].mean for p in points],
             [p.metrics["ua"].mean for p in points],

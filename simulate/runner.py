@@ -183,6 +183,7 @@ def machine(place: Place) -> dict[str, str]:
         "processor": name,
         "cores": str(os.cpu_count()),
         "threads per run": str(place.threads),
+        "runs at a time": str(place.workers),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
