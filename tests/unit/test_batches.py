@@ -10,8 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from after_model import backbone, scoring
-from after_model.batches import collate, length_batches, padding_factor, read_ahead
+from after_model import backbone
+from after_model.batches import (
+    batch_frames,
+    collate,
+    length_batches,
+    padding_factor,
+    read_ahead,
+)
 from after_model.features import FeatureStore
 
 LENGTHS = st.lists(st.integers(1, 1_500), max_size=80).map(np.array)
@@ -81,7 +87,7 @@ def test_a_limit_is_needed():
 @pytest.mark.parametrize("seed", range(5))
 def test_scoring_batches_pad_by_less_than_a_twentieth(seed, device):
     frames = durations(535, seed)
-    limit = scoring.batch_frames(torch.device(device))
+    limit = batch_frames(torch.device(device))
     assert padding_factor(frames, length_batches(frames, max_frames=limit)) <= 1.05
 
 
