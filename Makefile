@@ -40,4 +40,4 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt requirements-n
 	touch $@
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) runs

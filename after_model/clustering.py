@@ -11,7 +11,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from kneed import KneeLocator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
@@ -105,6 +104,8 @@ def elbow(points: np.ndarray, rng: np.random.Generator, most: int = MAX_CLUSTERS
     counts = np.arange(1, most + 1)
     inertia = np.array([fit(points, int(m), rng).distances.sum() for m in counts])
     inertia = np.minimum.accumulate(inertia)  # a local optimum may rise; the true curve doesn't
+    from kneed import KneeLocator  # here: importing it takes seconds
+
     knee = KneeLocator(counts, inertia, curve="convex", direction="decreasing").knee
     if knee is None:
         chord = np.interp(counts, [1, most], [inertia[0], inertia[-1]])

@@ -19,7 +19,7 @@ from simulate.plan import Split
 
 DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
 FOLDS = 5
-DEMONSTRATION = {"folds": 3, "epochs": 6, "tapt_epochs": 3, "shares": "5,10,20"}
+DEMONSTRATION = {"folds": 3, "epochs": 4, "tapt_epochs": 2, "shares": "5,10,20"}
 """What the generated corpus is used with where nothing else is asked for: a few minutes' work."""
 
 
