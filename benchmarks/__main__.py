@@ -18,8 +18,8 @@ from after_model.backbone import DEFAULT, BackboneError
 from benchmarks import report
 from benchmarks.apart import Apart
 from benchmarks.machine import Machine
-from benchmarks.pool import NoRecordings, recordings
-from benchmarks.settings import OutputsDiffer, Row, Settings
+from benchmarks.pool import recordings
+from benchmarks.settings import OutputsDiffer, Row, Settings, TooLittleAudio
 from benchmarks.weights import Preparation
 
 TASKS = ("scoring", "finetuning", "tapt")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = report.new_console()
     try:
         _measure(options, console)
-    except (OutputsDiffer, NoRecordings, AudioError, BackboneError) as error:
+    except (OutputsDiffer, TooLittleAudio, AudioError, BackboneError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -72,10 +72,10 @@ def _measure(options: argparse.Namespace, console: Console) -> None:
         )
         with Apart(Preparation, settings, options.backbone) as preparation:
             made = preparation("write")
-        dtypes = ("fp32", "bf16")
         with Apart(Machine, settings) as machine:
             about = machine("description")
-            peaks = {dtype: machine("peak_gflops", dtype) for dtype in dtypes}
+            dtypes = ("fp32", machine("precision"))
+            peaks = {dtype: machine("peak_gflops", dtype) for dtype in dict.fromkeys(dtypes)}
         about |= {"backbone": f"{made['backbone']}, {made['parameters'] / 1e6:.1f} M parameters"}
         about |= {"recordings": f"{len(paths)} of {paths[0].parent}"}
         for task in options.tasks or TASKS:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from after_model.device import resolve_precision
 from benchmarks.settings import Settings
 
 
@@ -47,6 +48,10 @@ class Machine:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def precision(self) -> str:
+        """What "auto" trains in here."""
+        return resolve_precision(torch.device(self._device))
 
     def peak_gflops(self, dtype: str, seconds: float = 1.5) -> float:
         """GFLOP/s of the fastest of some large square products."""

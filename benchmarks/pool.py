@@ -10,25 +10,22 @@ import numpy as np
 
 from after_model import audio
 from after_model.audio import Utterance
+from benchmarks.settings import TooLittleAudio
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 SIBLING = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-
-
-class NoRecordings(ValueError):
-    """A folder without audio; the message says what to do."""
 
 
 def recordings(folder: Path | None, seconds: float, seed: int = 0) -> tuple[Path, ...]:
     """Some recordings below a folder in random order, `seconds` of audio in all (0: all there is).
 
     Without a folder: EmoDB, where AFTER_CORPORA or shared/corpora beside the repository has it,
-    else the generated demonstration corpus.
+    else the generated demonstration corpus. Raises TooLittleAudio where there is none.
     """
     chosen = default_folder() if folder is None else folder
     paths = sorted(p for p in chosen.rglob("*") if p.suffix.lower() in EXTENSIONS)
     if not paths:
-        raise NoRecordings(f"{chosen}: no recordings; give another folder with --audio")
+        raise TooLittleAudio(f"{chosen}: no recordings; give another folder with --audio")
     order = np.random.default_rng(seed).permutation(len(paths))
     durations = np.array([audio.probe(paths[i]).duration_s for i in order])
     count = len(paths)

@@ -20,7 +20,7 @@ from after_model import audio
 from after_model.audio import Utterance
 from after_model.batches import batch_frames, length_batches, padding_factor
 from after_model.classifier import EmotionClassifier
-from after_model.device import resolve_precision
+from after_model.device import autocast, resolve_precision
 from after_model.features import FeatureStore
 from after_model.scoring import score
 from benchmarks import flops, peers
@@ -139,7 +139,8 @@ class PipelineScoring:
         return result
 
     def _run(self, paths: Sequence[Path], batch_size: int) -> list[Any]:
-        with torch.inference_mode():
+        where = torch.device(self._settings.device)
+        with torch.inference_mode(), autocast(where, _precision(self._settings)):
             return list(self._pipeline(peers.Raw(paths), batch_size=batch_size, top_k=None))
 
 
@@ -177,12 +178,12 @@ def compare(settings: Settings, start: Start) -> list[Row]:
         first, later = ours("gflop_per_audio_s", False), ours("gflop_per_audio_s", True)
         memory, their_memory = ours.memory(), theirs.memory()
     name = f"pipeline, batch size {best}"
-    dtype = "fp32" if settings.device == "cpu" else resolve_precision(torch.device(settings.device))
+    dtype = _precision(settings)
     return [
         Row(
             "scoring, first time",
             Side("ours", cold, memory, first, dtype),
-            Side(name, piped, their_memory, first),
+            Side(name, piped, their_memory, first, dtype),
             checked,
             aim=2.0,
             remarks=remarks,
@@ -190,8 +191,13 @@ def compare(settings: Settings, start: Start) -> list[Row]:
         Row(
             "scoring, cached",
             Side("ours", cached, memory, later, dtype),
-            Side(name, piped, their_memory, first),
+            Side(name, piped, their_memory, first, dtype),
             checked,
             aim=4.0,
         ),
     ]
+
+
+def _precision(settings: Settings) -> str:
+    """That of score()."""
+    return "fp32" if settings.device == "cpu" else resolve_precision(torch.device(settings.device))

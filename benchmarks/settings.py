@@ -104,6 +104,10 @@ Start = Callable[..., Contestant]
 """start(cls, settings, *arguments): benchmarks.apart.Apart, or Here where no process is wanted."""
 
 
+class TooLittleAudio(ValueError):
+    """Nothing can be measured on so little; the message says what to do."""
+
+
 class OutputsDiffer(AssertionError):
     """The contestants don't compute the same; no speed is worth comparing then."""
 

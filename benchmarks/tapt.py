@@ -34,7 +34,7 @@ from benchmarks import flops, peers
 from benchmarks.finetuning import equal_waves
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import samples_of, utterances
-from benchmarks.settings import Pass, Row, Settings, Side, Start, check_equal
+from benchmarks.settings import Pass, Row, Settings, Side, Start, TooLittleAudio, check_equal
 from benchmarks.weights import MASK_LENGTH, PRETRAINING
 
 OBJECTIVE = "wav2vec2"
@@ -48,7 +48,7 @@ class OurTapt:
     def __init__(self, settings: Settings, train_cnn: bool) -> None:
         self._settings = settings
         self._train_cnn = train_cnn
-        self._backbone = backbones.load(settings.weights / PRETRAINING)
+        self._backbone = backbones.load(settings.weights / PRETRAINING).to(settings.device)
         self._pool = utterances(settings.recordings)
         self._samples = samples_of(settings.recordings)
         self._folder = tempfile.TemporaryDirectory()
@@ -244,6 +244,11 @@ def compare(settings: Settings, start: Start) -> list[Row]:
             start(PretrainingExample, settings, train_cnn) as theirs,
         ):
             batches = ours("batches")
+            if len(batches) < 2:
+                raise TooLittleAudio(
+                    f"TAPT: all the audio is one batch of {settings.batch_seconds:g} s, and the "
+                    "first isn't timed; give more --seconds or fewer --batch-seconds"
+                )
             for _ in range(settings.repeats):
                 mine.append(ours("steps"))
                 others.append(theirs("steps", batches))

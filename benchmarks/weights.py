@@ -108,10 +108,12 @@ def _sequence_classifier(classifier: EmotionClassifier) -> transformers.PreTrain
     """transformers' classifier with the same outputs: projector -> mean -> classifier, where the
     projector is the identity."""
     backbone = classifier.backbone
+    names = [str(i) for i in range(CLASSES)]
     config = backbone.config.__class__.from_dict(
         backbone.config.to_dict()
         | {
-            "num_labels": CLASSES,
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
             "classifier_proj_size": backbone.hidden_size,
             "use_weighted_layer_sum": False,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from benchmarks import finetuning, flops, report, scoring, tapt, weights
 from benchmarks.__main__ import main
 from benchmarks.apart import Apart, Here
 from benchmarks.machine import Machine
-from benchmarks.settings import OutputsDiffer, Settings, check_equal
+from benchmarks.settings import OutputsDiffer, Settings, TooLittleAudio, check_equal
 
 TINY = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -81,6 +82,11 @@ def test_a_contestant_has_a_process_of_its_own(settings):
     with Apart(Machine, settings) as machine:
         assert machine("peak_gflops", "fp32", 0.01) > 0
         assert machine.memory().peak_mb > 0
+
+
+def test_a_single_batch_is_too_little_for_tapt(settings):
+    with pytest.raises(TooLittleAudio, match="--batch-seconds"):
+        tapt.compare(replace(settings, batch_seconds=600.0), Here)
 
 
 def test_a_folder_without_recordings_is_an_error(tmp_path, capsys):
