@@ -13,7 +13,8 @@ run: install
 	$(BIN)/python simulate/run.py
 
 test: install-test lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	@# one thread a process: threads that wait for each other on busy cores are slower than none
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .

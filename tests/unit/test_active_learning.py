@@ -301,7 +301,7 @@ def test_unknown_names_are_errors_that_name_the_known_ones(make):
         make(changed(strategy="clairvoyance"))
     with pytest.raises(ValueError, match="kmeans"):
         make(changed(start="anywhere"))
-    with pytest.raises(ValueError, match=r"'cold'.*previous.*tapt"):
+    with pytest.raises(ValueError, match=r"'cold'.*(previous.*tapt|tapt.*previous)"):
         make(changed(warm_start="cold"))
 
 
@@ -323,7 +323,7 @@ STILL = dataclasses.replace(TRAINING, learning_rate=0.0)
 
 def test_a_round_trains_on_from_the_last_rounds_model(make):
     """Algorithm 1, line 10. A round that learns nothing leaves it as it was."""
-    learner = make()
+    learner = make(changed(warm_start="previous"))
     learner.tell(answers(learner.ask()))
     learner.train()
     before = {k: v.clone() for k, v in learner._current_classifier().state_dict().items()}
