@@ -27,6 +27,7 @@ CONFIG = LearnerConfig(
     budget_share=0.75,
     rounds=2,
     strategy="batchbald",
+    warm_start="previous",
     mc_samples=2,
     training=TrainingConfig(epochs=2, batch_size=8, min_steps_per_epoch=1, precision="fp32"),
     tapt=TaptConfig(

@@ -200,6 +200,30 @@ def test_features_do_not_depend_on_the_number_of_workers(
         torch.set_num_threads(before)
 
 
+def test_an_accelerators_batches_give_the_same_features(store, tiny, recordings, monkeypatch):
+    """On a GPU similar lengths are encoded together; here on the CPU, but by the same way."""
+    monkeypatch.setattr(FeatureStore, "_encode_all", FeatureStore._encode_on_device)
+    exact = FeatureStore(store.root, tiny, exact=True)
+    assert exact.fill(recordings) == []
+    monkeypatch.setattr(FeatureStore, "_compute", None)  # everything is there
+    for utterance in recordings:
+        wave = tiny.prepare(audio.load(utterance.path))
+        with torch.inference_mode():
+            expected, _ = tiny.encode_cnn(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
+        np.testing.assert_allclose(exact[utterance], expected[0], atol=1e-5)
+
+
+def test_an_accelerators_batches_report_bad_recordings(store, recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureStore, "_encode_all", FeatureStore._encode_on_device)
+    (tmp_path / "text.wav").write_text("not audio")
+    bad = [Utterance(name, tmp_path / name) for name in ("text.wav", "missing.wav")]
+    calls = []
+    failures = store.fill([bad[0], *recordings[:3], bad[1]], lambda *call: calls.append(call))
+    assert [error.path for error in failures] == [u.path for u in bad]
+    assert len(entries(store)) == 3
+    assert calls[-1] == ("features", 5, 5)
+
+
 def _fill(folder: Path, tiny_backbone: Path, recordings: list[Utterance]) -> None:
     failures = FeatureStore(folder, backbone.load(tiny_backbone)).fill(recordings)
     assert not failures
@@ -213,7 +237,7 @@ def test_two_processes_fill_one_store_at_once(store, tiny_backbone, tiny, record
     for process in started:
         process.start()
     for process in started:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in started] == [0, 0]
     assert len(entries(store)) == len(recordings)
     for utterance in recordings:
