@@ -24,6 +24,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
 from after_model import narrow_cnn
@@ -223,17 +224,13 @@ def load(name_or_path: str | Path = DEFAULT) -> Backbone:
 
 
 def _norm_over_time(hidden: Tensor, valid: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """The first CNN layer's group norm (a group a channel) over each row's valid samples only."""
-    if bool((valid == hidden.shape[-1]).all()):
+    """The first CNN layer's group norm over each row's valid samples only; zeros after them."""
+    length = hidden.shape[-1]
+    if bool((valid == length).all()):
         return norm(hidden)
-    if norm.num_groups != norm.num_channels:
-        raise BackboneError("group normalisation over several channels is not supported")
-    mask = frame_mask(valid, hidden.shape[-1])[:, None]
-    count = valid[:, None, None].to(hidden.dtype)
-    mean = (hidden * mask).sum(-1, keepdim=True) / count
-    variance = ((hidden - mean).square() * mask).sum(-1, keepdim=True) / count
-    scaled = (hidden - mean) * torch.rsqrt(variance + norm.eps)
-    return scaled * norm.weight[:, None] + norm.bias[:, None]
+    # A row at a time: a masked mean and variance of all would be six times slower with gradients.
+    rows = zip(hidden.unbind(), valid.tolist(), strict=True)
+    return torch.cat([F.pad(norm(row[None, :, :n]), (0, length - n)) for row, n in rows])
 
 
 def _fetch(name: str, get: Callable[[dict[str, bool]], Any]) -> Any:
