@@ -1,0 +1,292 @@
+"""What is known of each project: a row in a database, and a folder of files.
+
+The row is what web process and worker both change: who the project is, how to reach it, and
+counters of what happened. A webhook only adds to a counter; the worker sees that it moved and asks
+Label Studio what is true. Everything large is in files, each written beside, forced to disk and
+renamed, so that a reader finds the old or the new and a killed writer leaves the old.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from after_model.model_store import ModelStore
+from backend.settings import Settings
+
+MAX_ERRORS = 20
+
+
+class UnknownProject(LookupError):
+    """A project that is not connected; the message says how to connect it."""
+
+    def __init__(self, project_id: int) -> None:
+        super().__init__(
+            f"project {project_id} is not connected; run: "
+            f"python -m backend connect --project {project_id}"
+        )
+        self.project_id = project_id
+
+
+@dataclass(frozen=True)
+class Project:
+    """A connected project.
+
+    events, task_events, train_requests count what Label Studio said since connecting: changed
+    annotations, imported or deleted tasks, the Train button. adopted: it was connected in Label
+    Studio's own pages, and the worker has still to check and repair the connection.
+    """
+
+    id: int
+    url: str
+    api_key: str
+    secret: str
+    title: str = ""
+    backend_url: str = ""
+    adopted: bool = False
+    paused: bool = False
+    events: int = 0
+    task_events: int = 0
+    train_requests: int = 0
+
+    def __repr__(self) -> str:  # keys stay out of logs and tracebacks
+        return f"Project(id={self.id}, url={self.url!r}, title={self.title!r})"
+
+
+_METADATA = sa.MetaData()
+_PROJECTS = sa.Table(
+    "after_projects",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("api_key", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False, default=""),
+    sa.Column("backend_url", sa.Text, nullable=False, default=""),
+    sa.Column("adopted", sa.Boolean, nullable=False, default=False),
+    sa.Column("paused", sa.Boolean, nullable=False, default=False),
+    sa.Column("events", sa.Integer, nullable=False, default=0),
+    sa.Column("task_events", sa.Integer, nullable=False, default=0),
+    sa.Column("train_requests", sa.Integer, nullable=False, default=0),
+)
+_WORKERS = sa.Table(  # who is alive, for doctor and the status page
+    "after_workers",
+    _METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seen", sa.Float, nullable=False),
+)
+
+
+class Projects:
+    """The table of projects; safe for several processes and threads at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._engine = _engine(settings.state_url)
+        _METADATA.create_all(self._engine)
+        if settings.state_url.startswith("sqlite:///"):  # it holds keys
+            os.chmod(settings.state_url.removeprefix("sqlite:///"), 0o600)
+
+    def get(self, project_id: int) -> Project:
+        """The project; raises UnknownProject."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                sa.select(_PROJECTS).where(_PROJECTS.c.id == project_id)
+            ).one_or_none()
+        if row is None:
+            raise UnknownProject(project_id)
+        return Project(**row._mapping)
+
+    def all(self) -> list[Project]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_PROJECTS).order_by(_PROJECTS.c.id))
+            return [Project(**row._mapping) for row in rows]
+
+    def save(self, project: Project) -> Project:
+        """Add the project, or change what identifies it; its counters go on."""
+        values = asdict(project)
+        counters = ("events", "task_events", "train_requests")
+        with self._engine.begin() as connection:
+            kept = {key: value for key, value in values.items() if key not in ("id", *counters)}
+            changed = connection.execute(
+                sa.update(_PROJECTS).where(_PROJECTS.c.id == project.id).values(**kept)
+            )
+            if not changed.rowcount:
+                connection.execute(sa.insert(_PROJECTS).values(**values))
+        return self.get(project.id)
+
+    def change(self, project_id: int, **values: Any) -> Project:
+        """Change some fields of a project that is there."""
+        return self.save(replace(self.get(project_id), **values))
+
+    def remove(self, project_id: int) -> None:
+        """Forget the connection; the project's folder stays."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_PROJECTS).where(_PROJECTS.c.id == project_id))
+
+    def note_event(self, project_id: int, tasks_changed: bool = False) -> None:
+        """Something happened in the project; raises UnknownProject."""
+        self._count(project_id, "task_events" if tasks_changed else "events")
+
+    def request_training(self, project_id: int) -> None:
+        """Somebody pressed Train; raises UnknownProject."""
+        self._count(project_id, "train_requests")
+
+    def _count(self, project_id: int, name: str) -> None:
+        column = _PROJECTS.c[name]
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_PROJECTS)
+                .where(_PROJECTS.c.id == project_id)
+                .values({column: column + 1})
+            )
+        if not changed.rowcount:
+            raise UnknownProject(project_id)
+
+    def note_worker(self, name: str, now: float) -> None:
+        """A worker says that it is alive; those silent for a day are forgotten."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.delete(_WORKERS).where(
+                    (_WORKERS.c.name == name) | (_WORKERS.c.seen < now - 86_400)
+                )
+            )
+            connection.execute(sa.insert(_WORKERS).values(name=name, seen=now))
+
+    def workers(self) -> dict[str, float]:
+        """When each worker was last alive, in seconds since 1970."""
+        with self._engine.connect() as connection:
+            return {row.name: row.seen for row in connection.execute(sa.select(_WORKERS))}
+
+    def folder(self, project_id: int) -> ProjectFolder:
+        return ProjectFolder(self.settings.projects_folder / str(project_id))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # Readers don't wait for writers, and a commit doesn't wait for the disk: a counter lost
+        # in a power cut is made up for by the next look at Label Studio.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+class ProjectFolder:
+    """The files of one project."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+        self.audio = path / "audio"
+        self.features = path / "features"
+        self.tapt = path / "tapt"
+        self.learners = path / "learners"
+        self.rounds = path / "rounds"
+
+    @property
+    def releases(self) -> ModelStore:
+        """Releases: which learner's model serves each control; `current` is what serves."""
+        return ModelStore(self.path / "releases")
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def tasks(self) -> dict[int, TaskRecord]:
+        """The tasks as they were last read, by id, in the order of Label Studio."""
+        stored = self.read("tasks.json", {})
+        return {int(key): TaskRecord(**value) for key, value in stored.items()}
+
+    def save_tasks(self, tasks: dict[int, TaskRecord]) -> None:
+        self.write("tasks.json", {str(key): asdict(task) for key, task in tasks.items()})
+
+    # --- rounds ----------------------------------------------------------------------------------
+
+    def round(self, version: str) -> Path:
+        if not re.fullmatch(r"after-r\d{2,}-n\d{4,}", version):
+            raise ValueError(f"version {version!r}: expected a name such as after-r03-n0060")
+        return self.rounds / version
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every round, oldest first."""
+        return self.read("history.json", [])
+
+    def add_history(self, entry: dict[str, Any]) -> None:
+        """Add a round, or replace the one with the same version."""
+        kept = [e for e in self.history() if e["version"] != entry["version"]]
+        self.write("history.json", [*kept, entry])
+
+    def predictions(self, version: str) -> dict[str, Any] | None:
+        """What was pushed under a version."""
+        return self.read(f"rounds/{version}/predictions.json", None)
+
+    # --- what happens now ------------------------------------------------------------------------
+
+    def note_error(self, where: str, message: str) -> None:
+        entry = {"time": now(), "where": where, "message": message}
+        self.write("errors.json", [entry, *self.errors()][:MAX_ERRORS])
+
+    def errors(self) -> list[dict[str, str]]:
+        return self.read("errors.json", [])
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def read(self, name: str, default: Any) -> Any:
+        """A JSON file's content, the default where there is none."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return default
+
+    def write(self, name: str, content: Any) -> None:
+        """Replace a JSON file: a reader sees the old one or the new one, whatever dies."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task as it was last read: where its audio is, by data key; error: why it can't be used.
+
+    labelled: Label Studio counts it as finished.
+    """
+
+    audio: dict[str, str]
+    path: dict[str, str]
+    error: str | None = None
+    labelled: bool = False
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
