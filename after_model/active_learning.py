@@ -121,6 +121,8 @@ class ActiveLearner:
     pool: N recordings, unique ids; bad ones are skipped and reported in `skipped`.
     validation: recordings and labels for early stopping, apart from the pool.
     folder: state, features, models; store_folder and tapt_folder may be shared between learners.
+    open_pool: the pool may be another each time the learner is opened, as where people add and
+    delete recordings; TAPT is done once, on the pool of its time. keep: model versions kept.
     Raises ValueError when the folder holds a run with another pool, labels or configuration.
     """
 
@@ -134,6 +136,8 @@ class ActiveLearner:
         validation: tuple[Sequence[Utterance], Sequence[Label]] | None = None,
         store_folder: Path | str | None = None,
         tapt_folder: Path | str | None = None,
+        open_pool: bool = False,
+        keep: int = 2,
         device: str = "auto",
         progress: Progress = silent,
     ) -> None:
@@ -159,6 +163,8 @@ class ActiveLearner:
         self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
         self._store: FeatureStore | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
+        self.open_pool = open_pool
+        self.keep = keep
         self._state = self._open_state(pool)
         self.skipped: list[AudioError] = []
         self._given = list(pool)
@@ -174,16 +180,19 @@ class ActiveLearner:
         self._prepare()
         if self.config.tapt is None or "tapt_seconds" in self._state:
             return
-        report = tapt.adapt(
-            backbone.load(self.config.backbone),
-            self._pool,
-            self.store,
-            self._tapt_folder,
-            self.config.tapt,
-            device=self.device,
-            progress=self.progress,
-        )
-        self._state["tapt_seconds"] = report.seconds
+        if self.open_pool and tapt.finished(self._tapt_folder):  # by another learner of this pool
+            seconds = 0.0
+        else:
+            seconds = tapt.adapt(
+                backbone.load(self.config.backbone),
+                self._pool,
+                self.store,
+                self._tapt_folder,
+                self.config.tapt,
+                device=self.device,
+                progress=self.progress,
+            ).seconds
+        self._state["tapt_seconds"] = seconds
         self._save_state()
         self._store, self._prepared = None, False  # TAPT may have changed the CNN
         self._prepare()
@@ -212,18 +221,23 @@ class ActiveLearner:
         Labels of unreadable recordings are kept but don't count. Raises ValueError on an id outside
         the pool or an unknown label; then nothing is recorded.
         """
-        known = {u.id for u in self._given}
-        targets = {}
-        for key, label in answers.items():
-            if key not in known:
-                raise ValueError(f"label for {key!r}, which is not in the pool")
-            targets[key] = [float(x) for x in self.labels.target(label)]
+        targets = self._targets_of(answers)
         self._state["labels"].update(targets)
         self._state["stale"] = self.stale or bool(targets)
         self._save_state()
 
-    def train(self) -> RoundRecord:
-        """Lines 5 and 10: train on all labels, publish the model, record the round."""
+    def relabel(self, answers: Mapping[str, Label]) -> None:
+        """The labels are exactly these from now on; others are forgotten. Otherwise as tell()."""
+        targets = self._targets_of(answers)
+        self._state["stale"] = self.stale or targets != self._state["labels"]
+        self._state["labels"] = targets
+        self._save_state()
+
+    def train(self, make_current: bool = True) -> RoundRecord:
+        """Lines 5 and 10: train on all labels, publish the model, record the round.
+
+        make_current: whether `models` serves it from now on; whoever compares it first says no.
+        """
         self._prepare()
         number = len(self._state["curve"])
         given, held_out = self._training_sets()
@@ -242,44 +256,66 @@ class ActiveLearner:
         labelled = len(self.labelled)
         version = f"after-r{number:02d}-n{labelled:04d}"
         before, after = self._state.get("stop_set"), self._predicted_classes(classifier)
-        agreement = stopping.kappa(before, after, len(self.labels)) if before else None
         record = RoundRecord(
             round=number,
             labelled=labelled,
             share=labelled / max(1, len(self._pool)),
             version=version,
             validation=self._validate(classifier, held_out),
-            agreement=agreement,
+            agreement=self._agreement(before, after),
             best_epoch=report.best_epoch,
             steps=report.steps,
             select_seconds=self._state["select_seconds"],
             train_seconds=report.seconds,
         )
         if version in self.models.versions():  # published, then killed before the state was saved
-            self.models.rollback(version)  # and read again: what is published is what counts
+            if make_current:
+                self.models.rollback(version)  # and read again: what is published is what counts
         else:
             self.models.publish(
                 version,
                 lambda target: classifier.save(target, self.labels),
                 metadata=dataclasses.asdict(record),
+                make_current=make_current,
             )
             self._loaded = (version, classifier)
         self._state["curve"].append(dataclasses.asdict(record))
         self._state["pending"], self._state["stale"] = None, False
         self._state["stop_set"] = after
         self._save_state()
-        self.models.prune(keep=2)
+        self.models.prune(keep=self.keep)
         return record
 
-    def predict(self, utterances: Sequence[Utterance]) -> Scores:
-        """Scores by the current model; ValueError before the first round."""
+    def predict(self, utterances: Sequence[Utterance], version: str | None = None) -> Scores:
+        """Scores by the last round's model, or another version; ValueError before the first."""
         return score(
-            self._current_classifier(),
+            self._classifier(version),
             self.store,
             utterances,
             device=self.device,
             progress=self.progress,
         )
+
+    def choose(self, ids: Sequence[str], k: int) -> list[str]:
+        """The strategy's choice of k among these recordings, most wanted first."""
+        self._prepare()
+        wanted = set(ids)
+        candidates = [u for u in self._pool if u.id in wanted]
+        rng = np.random.default_rng(self._seed(len(self.curve), "select"))
+        chosen = self.strategy.select(self._describe(candidates, rng), k, rng)
+        return [candidates[i].id for i in chosen]
+
+    def held_out(self, version: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(classes [M], probabilities [M, C]) of the held-out labels, by a version of the model.
+
+        Empty where none are held out. Recordings stay held out once they are, so every version
+        that was trained while some were can be compared on them.
+        """
+        self._prepare()
+        _, held_out = self._training_sets()
+        if held_out is None or not len(held_out[0]):
+            return np.zeros(0, np.int64), np.zeros((0, len(self.labels)), np.float32)
+        return held_out[1].argmax(axis=1), self.predict(held_out[0], version).probs
 
     def advice(self) -> StoppingAdvice:
         """Whether more labels are worth it, and why (see stopping.py)."""
@@ -373,7 +409,7 @@ class ActiveLearner:
         scores = Scores(empty, empty)
         if needs & {"probs", "embeddings", "mc_probs"}:
             scores = score(
-                self._current_classifier(),
+                self._classifier(),
                 self.store,
                 candidates,
                 mc_samples=self.config.mc_samples if "mc_probs" in needs else 0,
@@ -405,6 +441,16 @@ class ActiveLearner:
         names = {u.id for u in held}
         return self._targets([u for u in given if u.id not in names]), self._targets(held)
 
+    def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
+        """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
+        known = {u.id for u in self._given}
+        unknown = next((key for key in answers if key not in known), None)
+        if unknown is not None:
+            raise ValueError(f"label for {unknown!r}, which is not in the pool")
+        return {
+            key: [float(x) for x in self.labels.target(label)] for key, label in answers.items()
+        }
+
     def _targets(self, utterances: list[Utterance]) -> TrainingSet:
         rows = [self._state["labels"][u.id] for u in utterances]
         return utterances, np.array(rows, np.float32).reshape(-1, len(self.labels))
@@ -412,7 +458,7 @@ class ActiveLearner:
     def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
         """What the round trains from; a new head begins as a linear probe if so configured."""
         if self.config.warm_start == "previous" and self._state["curve"]:
-            return self._current_classifier()
+            return self._classifier()
         classifier = new_classifier(
             self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
         )
@@ -420,23 +466,34 @@ class ActiveLearner:
             probe(classifier, self.store, given, device=self.device)
         return classifier
 
-    def _current_classifier(self) -> EmotionClassifier:
-        """The last published round's model."""
+    def _classifier(self, version: str | None = None) -> EmotionClassifier:
+        """A published model, the last round's where none is named."""
         if not self._state["curve"]:
             raise ValueError("no model yet: train() a round first")
-        version = self._state["curve"][-1]["version"]
+        version = version or self._state["curve"][-1]["version"]
         if self._loaded is None or self._loaded[0] != version:
             self._loaded = (version, EmotionClassifier.load(self.models.path(version))[0])
         return self._loaded[1]
 
-    def _predicted_classes(self, classifier: EmotionClassifier) -> list[int]:
-        """Classes that a model predicts on the stop set: up to 200 recordings of the pool."""
-        rng = np.random.default_rng(self._seed(0, "stop set"))
-        size = min(STOP_SET, len(self._pool))
-        chosen = np.sort(rng.choice(len(self._pool), size, replace=False))
-        utterances = [self._pool[i] for i in chosen]
+    def _predicted_classes(self, classifier: EmotionClassifier) -> dict[str, int]:
+        """Classes that a model predicts on the stop set: up to 200 recordings of the pool, by id.
+
+        Chosen by a hash of the id, so that a pool that grows keeps most of them.
+        """
+        seed = self._seed(0, "stop set")
+        chosen = sorted(self._pool, key=lambda u: _hash(f"{seed}|{u.id}"))[:STOP_SET]
+        utterances = sorted(chosen, key=lambda u: u.id)
         probs = score(classifier, self.store, utterances, device=self.device).probs
-        return probs.argmax(axis=1).tolist()
+        return {u.id: int(c) for u, c in zip(utterances, probs.argmax(axis=1), strict=True)}
+
+    def _agreement(self, before: dict[str, int] | None, after: dict[str, int]) -> float | None:
+        """Cohen's kappa of two models on the recordings that both were shown."""
+        shared = [key for key in after if key in (before or {})]
+        if not before or not shared:
+            return None
+        return stopping.kappa(
+            [before[key] for key in shared], [after[key] for key in shared], len(self.labels)
+        )
 
     def _validate(
         self, classifier: EmotionClassifier, held_out: TrainingSet | None
@@ -462,7 +519,7 @@ class ActiveLearner:
 
     def _open_state(self, pool: Sequence[Utterance]) -> dict[str, Any]:
         identity = {
-            "pool": f"{_hash('|'.join(u.id for u in pool)):x}",
+            "pool": "open" if self.open_pool else f"{_hash('|'.join(u.id for u in pool)):x}",
             "labels": list(self.labels.names),
             "config": json.loads(json.dumps(dataclasses.asdict(self.config))),
         }

@@ -141,7 +141,7 @@ class Settings(BaseSettings):
             return {name: value for name in names if (value := getattr(self, name)) is not None}
 
         names = ("backbone", "start", "start_share", "strategy", "budget_share", "rounds")
-        tapt = TaptConfig(**({"epochs": self.tapt_epochs} if self.tapt_epochs else {}))
+        tapt = TaptConfig(epochs=self.tapt_epochs) if self.tapt_epochs else TaptConfig()
         config = LearnerConfig(
             **given(*names, "warm_start", "validation_share", "seed"),
             training=TrainingConfig(**given("epochs")),

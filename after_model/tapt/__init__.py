@@ -48,6 +48,7 @@ __all__ = [
     "TaptReport",
     "adapt",
     "contrastive_loss",
+    "finished",
     "held_out_accuracy",
     "load",
     "load_units",
@@ -100,6 +101,15 @@ def adapt(
     report = files.report(identity)
     assert report is not None
     return report
+
+
+def finished(folder: Path | str) -> bool:
+    """Whether the folder holds an adaptation that has come to its end."""
+    try:
+        Folder(Path(folder)).finished_config()
+    except TaptError:
+        return False
+    return True
 
 
 def load(folder: Path | str) -> TaptModel:

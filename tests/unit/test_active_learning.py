@@ -275,7 +275,7 @@ def test_predictions_are_those_of_the_last_round(make, recordings):
     published, _ = EmotionClassifier.load(learner.models.path(learner.curve[-1].version))
     assert scores.probs.shape == (4, 2)
     for name, value in published.state_dict().items():
-        assert (learner._current_classifier().state_dict()[name] == value).all(), name
+        assert (learner._classifier().state_dict()[name] == value).all(), name
 
 
 # --- every strategy, every start ---
@@ -326,11 +326,11 @@ def test_a_round_trains_on_from_the_last_rounds_model(make):
     learner = make(changed(warm_start="previous"))
     learner.tell(answers(learner.ask()))
     learner.train()
-    before = {k: v.clone() for k, v in learner._current_classifier().state_dict().items()}
+    before = {k: v.clone() for k, v in learner._classifier().state_dict().items()}
     learner.config = dataclasses.replace(learner.config, training=STILL)
     learner.tell(answers(learner.ask()))
     learner.train()
-    after = learner._current_classifier().state_dict()
+    after = learner._classifier().state_dict()
     assert all((after[name] == before[name]).all() for name in before)
 
 
@@ -341,7 +341,7 @@ def test_a_round_may_begin_at_the_adapted_backbone(make):
     learner.config = dataclasses.replace(learner.config, training=STILL)
     learner.tell(answers(learner.ask()))
     learner.train()
-    after = learner._current_classifier().backbone.state_dict()
+    after = learner._classifier().backbone.state_dict()
     fresh = learner.store.backbone.state_dict()
     assert all((after[name] == fresh[name]).all() for name in fresh)
 
