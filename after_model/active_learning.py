@@ -27,7 +27,7 @@ import numpy as np
 
 from after_model import acquisition, backbone, initialization, metrics, stopping, tapt
 from after_model.acquisition import Pool
-from after_model.audio import AudioError, Utterance
+from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.device import resolve_device
@@ -138,6 +138,7 @@ class ActiveLearner:
         tapt_folder: Path | str | None = None,
         open_pool: bool = False,
         keep: int = 2,
+        limits: AudioLimits = DEFAULT_LIMITS,
         device: str = "auto",
         progress: Progress = silent,
     ) -> None:
@@ -165,6 +166,7 @@ class ActiveLearner:
         self._loaded: tuple[str, EmotionClassifier] | None = None
         self.open_pool = open_pool
         self.keep = keep
+        self.limits = limits
         self._state = self._open_state(pool)
         self.skipped: list[AudioError] = []
         self._given = list(pool)
@@ -340,6 +342,11 @@ class ActiveLearner:
         return {key: t for key, t in self._state["labels"].items() if key in readable}
 
     @property
+    def given(self) -> list[Utterance]:
+        """The pool as it was given, unreadable recordings included."""
+        return list(self._given)
+
+    @property
     def stale(self) -> bool:
         """Whether labels were told since the last train()."""
         return bool(self._state.get("stale", False))
@@ -358,7 +365,9 @@ class ActiveLearner:
     def store(self) -> FeatureStore:
         """The features of the backbone that is fine-tuned."""
         if self._store is None:
-            self._store = FeatureStore(self._store_folder, self._adapted_backbone())
+            self._store = FeatureStore(
+                self._store_folder, self._adapted_backbone(), limits=self.limits
+            )
             self._store.backbone.to(resolve_device(self.device))
         return self._store
 

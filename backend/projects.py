@@ -8,10 +8,12 @@ renamed, so that a reader finds the old or the new and a killed writer leaves th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -236,7 +238,52 @@ class ProjectFolder:
         """What was pushed under a version."""
         return self.read(f"rounds/{version}/predictions.json", None)
 
+    def release_models(self, version: str) -> dict[str, tuple[str, str]]:
+        """(learner, its version) by control, of a release; empty before the first round."""
+        models = self.releases.metadata(version)["models"]
+        return {name: (learner, model) for name, (learner, model) in models.items()}
+
+    def serving_models(self) -> dict[str, tuple[str, str]]:
+        """(learner, its version) by control, of the release that serves."""
+        current = self.releases.current()
+        return {} if current is None else self.release_models(current)
+
+    def round_models(self, version: str) -> dict[str, tuple[str, str]]:
+        """What a round would serve: its own models where promoted, else those that serve now."""
+        learners = {c["name"]: c["learner"] for c in self.snapshot(version)["controls"]}
+        kept = {
+            name: (learner, model)
+            for name, (learner, model) in self.serving_models().items()
+            if learners.get(name) == learner
+        }
+        trained = self.read(f"rounds/{version}/trained.json", {})
+        return kept | {
+            name: (result["learner"], result["version"])
+            for name, result in trained.items()
+            if result["promoted"]
+        }
+
+    def snapshot(self, version: str) -> dict[str, Any]:
+        """What a round trains on: {"controls", "labels", "trained"}, as Label Studio had it."""
+        return self.read(f"rounds/{version}/snapshot.json", {"controls": []})
+
     # --- what happens now ------------------------------------------------------------------------
+
+    def note_progress(
+        self, version: str, stage: str, done: float, total: float, started: float
+    ) -> None:
+        """Say what is being done now; a full disk stops nothing here."""
+        content = {
+            "job": "bootstrap" if version.endswith("-n0000") else "round",
+            "version": version,
+            "stage": stage,
+            "done": float(done),
+            "total": float(total),
+            "started": started,
+            "updated": time.time(),
+        }
+        with contextlib.suppress(OSError):
+            self.write("progress.json", content)
 
     def note_error(self, where: str, message: str) -> None:
         entry = {"time": now(), "where": where, "message": message}
