@@ -26,6 +26,9 @@ from after_model.model_store import ModelStore
 from backend.settings import Settings
 
 MAX_ERRORS = 20
+MAX_MESSAGE = 2000  # characters
+RESERVE = "errors-reserve.json"
+RESERVED = 16_384  # bytes
 
 
 class UnknownProject(LookupError):
@@ -286,11 +289,27 @@ class ProjectFolder:
             self.write("progress.json", content)
 
     def note_error(self, where: str, message: str) -> None:
-        entry = {"time": now(), "where": where, "message": message}
-        self.write("errors.json", [entry, *self.errors()][:MAX_ERRORS])
+        """Keep an error for the status page, also when the disk is full."""
+        entry = {"time": now(), "where": where, "message": message[:MAX_MESSAGE]}
+        try:
+            self.write("errors.json", [entry, *self.errors()][:MAX_ERRORS])
+        except OSError:
+            # No room for a new file: write over blocks that were reserved while there was.
+            with contextlib.suppress(OSError), (self.path / RESERVE).open("r+b") as file:
+                file.write(json.dumps([entry]).encode()[:RESERVED].ljust(RESERVED))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def reserve(self) -> None:
+        """Set room aside for telling that there is no more."""
+        if not (self.path / RESERVE).exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / RESERVE).write_bytes(b"[]".ljust(RESERVED))
 
     def errors(self) -> list[dict[str, str]]:
-        return self.read("errors.json", [])
+        """The last errors, newest first."""
+        found = self.read(RESERVE, []) + self.read("errors.json", [])
+        return sorted(found, key=lambda entry: entry["time"], reverse=True)[:MAX_ERRORS]
 
     # --- files -----------------------------------------------------------------------------------
 

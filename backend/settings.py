@@ -6,7 +6,6 @@ environment.
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,6 +78,7 @@ class Settings(BaseSettings):
 
     # computing
     device: str = "auto"
+    worker_name: str = Field(default="", description="the same after a restart; else the host's")
     compute_threads: int | None = Field(default=None, ge=1)
     compute_timeout_s: float = Field(default=24 * 3600, gt=0, description="of one heavy step")
 

@@ -1,0 +1,564 @@
+"""Durable jobs: what a project goes through, step by step, whatever dies in between.
+
+bootstrap  read tasks and audio, TAPT, the clustering start; push the order
+round      snapshot of the labels, train, compare, score, push, publish
+extend     scores for tasks that came since, without waiting for a round
+serve      go back to an older release
+
+DBOS records every finished step; a job whose worker was killed goes on at the first unfinished one.
+Every step may be run twice. A project has one job at a time: its id is the deduplication id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dbos import DBOS, DBOSClient, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
+from dbos._error import DBOSQueueDeduplicatedError
+
+from backend import connect, labeling, learners, recordings
+from backend.label_studio import LabelStudio, LabelStudioUnavailable, Prediction
+from backend.projects import Project, ProjectFolder, Projects, TaskRecord, now
+from backend.settings import Settings
+
+log = logging.getLogger("after.jobs")
+
+QUEUE = "after"
+ACTIVE = ["ENQUEUED", "PENDING"]
+JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
+# Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
+APPLICATION_VERSION = "after-jobs-1"
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for Label Studio to come back
+POLL_S = 0.2
+PUSH_STAGE, FETCH_STAGE, WAIT_STAGE = "sending to Label Studio", "reading audio", "waiting"
+
+Result = TypeVar("Result")
+
+
+class JobFailed(RuntimeError):
+    """A step that can't succeed; the message is for the user."""
+
+
+class JobCancelled(RuntimeError):
+    """Somebody ran `python -m backend cancel`."""
+
+
+@DBOS.dbos_class()
+class Jobs(DBOSConfiguredInstance):
+    """The workflows, with what they need; one instance a worker."""
+
+    def __init__(self, settings: Settings, projects: Projects) -> None:
+        self.settings = settings
+        self.projects = projects
+        self.stopping = threading.Event()
+        self.children: set[subprocess.Popen[bytes]] = set()
+        super().__init__("jobs")
+
+    # --- workflows -------------------------------------------------------------------------------
+
+    @DBOS.workflow(name="bootstrap")
+    def bootstrap(self, project_id: int) -> str:
+        with self._reported(project_id, "bootstrap"):
+            self.repair(project_id)
+            version = self.begin_bootstrap(project_id)
+            self.read_tasks(project_id, version)
+            self.compute(project_id, "adapt", version)
+            self.compute(project_id, "order", version)
+            self.push(project_id, version)
+            self.publish(project_id, version)
+            return version
+        return "failed"
+
+    @DBOS.workflow(name="round")
+    def round(self, project_id: int) -> str:
+        with self._reported(project_id, "round"):
+            version = self.begin_round(project_id)
+            if version is None:
+                return "nothing is labelled"
+            self.read_tasks(project_id, version)
+            self.compute(project_id, "train", version)
+            if self.promoted(project_id, version):
+                self.compute(project_id, "score", version)
+                self.push(project_id, version)
+            self.publish(project_id, version)
+            return version
+        return "failed"
+
+    @DBOS.workflow(name="extend")
+    def extend(self, project_id: int) -> str:
+        with self._reported(project_id, "extend"):
+            version = self.serving(project_id)
+            self.read_tasks(project_id, version)
+            self.compute(project_id, "extend", version)
+            self.push(project_id, version)
+            self.finish(project_id)
+            return version
+        return "failed"
+
+    @DBOS.workflow(name="serve")
+    def serve(self, project_id: int, version: str) -> str:
+        with self._reported(project_id, f"rollback to {version}"):
+            self.read_tasks(project_id, version)
+            self.compute(project_id, "rescore", version)
+            self.push(project_id, version)
+            self.make_current(project_id, version)
+            return version
+        return "failed"
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    @DBOS.step(name="repair")
+    def repair(self, project_id: int) -> None:
+        """Connect properly what was connected in Label Studio's own pages."""
+        project = self.projects.get(project_id)
+        if project.adopted:
+            self._patiently(
+                project,
+                lambda: connect.connect(
+                    self.settings, project.url, project.api_key, project_id, project.backend_url
+                ),
+            )
+
+    @DBOS.step(name="begin bootstrap")
+    def begin_bootstrap(self, project_id: int) -> str:
+        """The controls as they are now, under a new version; no labels yet."""
+        project, folder = self._project(project_id)
+        controls = self._controls(project)
+        version = next_version(folder, 0)
+        snapshot = {"controls": controls, "labels": {}, "trained": {}}
+        folder.write(f"rounds/{version}/snapshot.json", snapshot)
+        log.info("project=%d job=bootstrap version=%s", project_id, version)
+        return version
+
+    @DBOS.step(name="begin round")
+    def begin_round(self, project_id: int) -> str | None:
+        """The labels as they are now, under a new version; None where there are none."""
+        project, folder = self._project(project_id)
+        controls = self._controls(project)
+        labels = self._patiently(project, lambda: current_labels(self._client(project), project_id))
+        labelled = {task for votes in labels.values() for task in votes}
+        if not labelled:
+            return None
+        version = next_version(folder, len(labelled))
+        trained = {c["name"]: learners.rounds_of(folder, c["learner"]) for c in controls}
+        snapshot = {"controls": controls, "labels": labels, "trained": trained}
+        folder.write(f"rounds/{version}/snapshot.json", snapshot)
+        log.info("project=%d job=round version=%s labelled=%d", project_id, version, len(labelled))
+        return version
+
+    @DBOS.step(name="read tasks")
+    def read_tasks(self, project_id: int, version: str) -> None:
+        """The tasks as they are now, and the audio of those that have none here yet."""
+        project, folder = self._project(project_id)
+        self._patiently(project, lambda: self._read_tasks(project, folder, version))
+
+    @DBOS.step(name="compute")
+    def compute(self, project_id: int, stage: str, version: str) -> None:
+        """A heavy stage in a process of its own (compute.py)."""
+        self._run_child(ProjectFolder(self._project(project_id)[1].path), stage, version)
+
+    @DBOS.step(name="promoted")
+    def promoted(self, project_id: int, version: str) -> bool:
+        """Whether a round has a model that should serve."""
+        _, folder = self._project(project_id)
+        trained = folder.read(f"rounds/{version}/trained.json", {})
+        if not trained:
+            raise JobFailed("no label belongs to a recording that can be read")
+        return any(result["promoted"] for result in trained.values())
+
+    @DBOS.step(name="push")
+    def push(self, project_id: int, version: str) -> None:
+        """The version's predictions for what is unlabelled now; others of AFTER's go."""
+        project, folder = self._project(project_id)
+        self._patiently(project, lambda: self._push(project, folder, version))
+
+    @DBOS.step(name="publish")
+    def publish(self, project_id: int, version: str) -> None:
+        """From now on the version serves, if promoted; the round is in the history either way."""
+        _, folder = self._project(project_id)
+        entry = history_entry(folder, version)
+        if entry["promoted"]:
+            release(folder, version, entry)
+        folder.add_history(entry)
+        folder.write("trained-on.json", folder.snapshot(version)["labels"])
+        folder.releases.prune(keep=self.settings.keep_models)
+        self._finish(folder)
+
+    @DBOS.step(name="make current")
+    def make_current(self, project_id: int, version: str) -> None:
+        """A rollback's last step."""
+        _, folder = self._project(project_id)
+        for learner, model in folder.release_models(version).values():
+            learners.models(folder, learner).rollback(model)
+        folder.releases.rollback(version)
+        self._finish(folder)
+
+    @DBOS.step(name="serving")
+    def serving(self, project_id: int) -> str:
+        _, folder = self._project(project_id)
+        version = folder.releases.current()
+        if version is None:
+            raise JobFailed("nothing serves yet")
+        return version
+
+    @DBOS.step(name="finish")
+    def finish(self, project_id: int) -> None:
+        self._finish(self._project(project_id)[1])
+
+    @DBOS.step(name="failed")
+    def failed(self, project_id: int, job: str, message: str, cancelled: bool) -> None:
+        """Tell the user, and when to try again."""
+        try:
+            project, folder = self._project(project_id)
+        except LookupError:  # disconnected meanwhile
+            return
+        before = folder.read("failed.json", {"count": 0})
+        wait = min(60 * 2 ** before["count"], 3600)
+        folder.note_error(job, message)
+        with contextlib.suppress(OSError):
+            folder.write(
+                "failed.json",
+                {
+                    "count": before["count"] + 1,
+                    "until": None if cancelled else time.time() + wait,
+                    "events": project.events,
+                    "train_requests": project.train_requests,
+                },
+            )
+        folder.delete(["progress.json", "cancel"])
+
+    # --- what steps share ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reported(self, project_id: int, job: str) -> Any:
+        """Errors of a job go to the user; whatever is not foreseen also fails the workflow."""
+        started = time.monotonic()
+        try:
+            yield
+        except JobCancelled:
+            log.info("project=%d job=%s cancelled", project_id, job)
+            self.failed(project_id, job, "Cancelled.", True)
+        except Exception as error:
+            log.exception("project=%d job=%s failed", project_id, job)
+            self.failed(project_id, job, str(error) or repr(error), False)
+            if not isinstance(error, RuntimeError | ValueError | OSError | LookupError):
+                raise
+        else:
+            seconds = time.monotonic() - started
+            log.info("project=%d job=%s done seconds=%.1f", project_id, job, seconds)
+
+    def _project(self, project_id: int) -> tuple[Project, ProjectFolder]:
+        return self.projects.get(project_id), self.projects.folder(project_id)
+
+    def _client(self, project: Project) -> LabelStudio:
+        return LabelStudio(project.url, project.api_key)
+
+    def _controls(self, project: Project) -> list[dict[str, Any]]:
+        info = self._patiently(project, lambda: self._client(project).project(project.id))
+        return [learners.describe(control) for control in labeling.controls(info.label_config)]
+
+    def _patiently(self, project: Project, call: Callable[[], Result]) -> Result:
+        """The call's result, however long Label Studio is away."""
+        folder = self.projects.folder(project.id)
+        wait, since = FIRST_WAIT_S, time.time()
+        while True:
+            self._check(folder)
+            try:
+                return call()
+            except LabelStudioUnavailable as error:
+                log.warning("project=%d label_studio=away reason=%s", project.id, error)
+                version = str(folder.read("progress.json", {}).get("version", "after-r00-n0000"))
+                stage = f"{WAIT_STAGE} for Label Studio"
+                folder.note_progress(version, stage, 0, 1, since)
+            until = time.monotonic() + wait
+            while time.monotonic() < until:
+                self._check(folder)
+                time.sleep(POLL_S)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+    def _check(self, folder: ProjectFolder) -> None:
+        """Stop here if somebody cancelled the job, or the worker is about to end."""
+        if self.stopping.is_set():
+            threading.Event().wait()  # the process ends; the step is run again by the next worker
+        if (folder.path / "cancel").exists():
+            raise JobCancelled
+
+    def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:
+        client = self._client(project)
+        keys = {control["audio_key"] for control in folder.snapshot(version)["controls"]}
+        known = folder.tasks()
+        tasks: dict[int, TaskRecord] = {}
+        wanted: dict[str, str] = {}
+        for task in client.tasks(project.id):
+            audio = {key: task.data[key] for key in sorted(keys) if task.data.get(key)}
+            before = known.get(task.id)
+            same = before is not None and before.audio == audio and before.error is None
+            path = dict(before.path) if before is not None and same else {}
+            error = None if audio else f"the task has no audio under {', '.join(sorted(keys))}"
+            tasks[task.id] = TaskRecord(audio, path, error, task.is_labeled)
+            wanted |= {f"{task.id}-{key}": uri for key, uri in audio.items() if key not in path}
+        started = time.time()
+
+        def progress(stage: str, done: float, total: float) -> None:
+            self._check(folder)
+            folder.note_progress(version, FETCH_STAGE, done, total, started)
+
+        fetched = recordings.fetch(client, folder.audio, wanted, self.settings, progress=progress)
+        for name, result in fetched.items():
+            task_id, key = name.split("-", 1)
+            record = tasks[int(task_id)]
+            if result.path is None:
+                tasks[int(task_id)] = TaskRecord(
+                    record.audio, record.path, result.error, record.labelled
+                )
+            else:
+                record.path[key] = result.path.relative_to(folder.path).as_posix()
+        folder.save_tasks(tasks)
+
+    def _push(self, project: Project, folder: ProjectFolder, version: str) -> None:
+        client = self._client(project)
+        content = folder.predictions(version)
+        if content is None:
+            raise JobFailed(f"the predictions of {version} are gone; press Train to make new ones")
+        controls = {c["name"]: learners.control(c) for c in content["controls"]}
+        unlabelled = [task.id for task in client.tasks(project.id) if not task.is_labeled]
+        predictions = [
+            Prediction(
+                task=task,
+                score=entry["score"],
+                result=[
+                    labeling.result(controls[name], probs) for name, probs in entry["probs"].items()
+                ],
+                cluster=entry["cluster"],
+            )
+            for task in unlabelled
+            if (entry := content["tasks"].get(str(task))) is not None
+        ]
+        started = time.time()
+
+        def progress(done: float, total: float) -> None:
+            folder.note_progress(version, PUSH_STAGE, done, total, started)
+
+        client.push(project.id, version, predictions, progress=progress)
+
+    def _run_child(self, folder: ProjectFolder, stage: str, version: str) -> None:
+        """Run a stage; raises JobFailed with its reason, JobCancelled when told to stop."""
+        self._check(folder)
+        folder.delete(["failure.json"])
+        command = [sys.executable, "-m", "backend.compute", stage, folder.path.name, version]
+        environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
+        deadline = time.monotonic() + self.settings.compute_timeout_s
+        with (folder.path / "compute.log").open("ab") as output:
+            child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
+                cwd=Path(__file__).parents[1],
+            )  # fmt: skip
+        self.children.add(child)
+        try:
+            while child.poll() is None:
+                self._check(folder)
+                if time.monotonic() > deadline:
+                    raise JobFailed(
+                        f"{stage} took longer than AFTER_COMPUTE_TIMEOUT_S="
+                        f"{self.settings.compute_timeout_s:g}; raise it or use a smaller backbone"
+                    )
+                time.sleep(POLL_S)
+            self._check(folder)
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            self.children.discard(child)
+        if child.returncode:
+            raise JobFailed(_reason(folder, stage, child.returncode))
+
+    def _finish(self, folder: ProjectFolder) -> None:
+        folder.delete(["progress.json", "failed.json", "cancel"])
+
+
+def _reason(folder: ProjectFolder, stage: str, code: int) -> str:
+    """Why a child ended badly."""
+    said = folder.read("failure.json", {}).get("message")
+    if said:
+        return f"{stage}: {said}"
+    if code < 0:
+        return (
+            f"{stage}: the process was killed by signal {-code}; if memory ran out, use a smaller "
+            "backbone or a machine with more"
+        )
+    tail = (folder.path / "compute.log").read_bytes()[-2000:].decode(errors="replace")
+    lines = [line for line in tail.splitlines() if line.strip()]
+    return f"{stage}: {lines[-1] if lines else f'exit status {code}'}"
+
+
+# --- pure parts ----------------------------------------------------------------------------------
+
+
+def next_version(folder: ProjectFolder, labelled: int) -> str:
+    """after-r<round>-n<labelled>, the round after all that were ever published or refused."""
+    known = [entry["version"] for entry in folder.history()] + folder.releases.versions()
+    numbers = [int(m.group(1)) for v in known if (m := re.match(r"after-r(\d+)-", v))]
+    return f"after-r{max(numbers, default=-1) + 1:02d}-n{labelled:04d}"
+
+
+def current_labels(client: LabelStudio, project_id: int) -> dict[str, dict[str, list[list[str]]]]:
+    """{control: {task: votes}} as Label Studio has them now."""
+    controls = labeling.controls(client.project(project_id).label_config)
+    annotated = client.annotated(project_id)
+    labels: dict[str, dict[str, list[list[str]]]] = {}
+    for control in controls:
+        votes = {str(t["id"]): labeling.votes(control, t["annotations"]) for t in annotated}
+        labels[control.name] = {key: given for key, given in votes.items() if given}
+    return labels
+
+
+def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
+    """What the status page shows of a round."""
+    trained = folder.read(f"rounds/{version}/trained.json", {})
+    main = next(iter(trained.values()), {})
+    sizes = folder.read("plan.json", {})
+    tasks = folder.tasks()
+    labelled = int(version.rsplit("-n", 1)[1])
+    pool = len(tasks)
+    refused = [r["reason"] for r in trained.values() if not r["promoted"]]
+    promoted = not trained or any(r["promoted"] for r in trained.values())
+    return {
+        "version": version,
+        "round": int(version.split("-")[1].removeprefix("r")),
+        "labelled": labelled,
+        "share": labelled / max(1, pool),
+        "created": now(),
+        "seconds": sum(r["train_seconds"] for r in trained.values()),
+        "validation": main.get("validation", {}),
+        "agreement": main.get("agreement"),
+        "promoted": promoted,
+        "reason": " ".join(refused) or main.get("reason", "The order before any label."),
+        "advice": main.get("advice"),
+        "controls": trained,
+        "pool": pool,
+        "to_label": sum(not task.labelled for task in tasks.values()),
+        "start": sizes.get("start", 0),
+        "round_size": sizes.get("round_size", 0),
+        "budget": sizes.get("budget", 0),
+    }
+
+
+def release(folder: ProjectFolder, version: str, entry: dict[str, Any]) -> None:
+    """Publish a release, or finish publishing it, and let it serve."""
+    models = folder.round_models(version)
+    for learner, model in models.values():
+        learners.models(folder, learner).rollback(model)
+    if version in folder.releases.versions():
+        folder.releases.rollback(version)
+    else:
+        folder.releases.publish(
+            version, lambda _: None, {"models": models, "labelled": entry["labelled"]}
+        )
+
+
+# --- from outside --------------------------------------------------------------------------------
+
+
+def enqueue(job: Callable[..., str], project_id: int, *arguments: Any) -> bool:
+    """Queue a job of a project; False when it has one already."""
+    with (
+        SetWorkflowID(f"project-{project_id}-{uuid.uuid4()}"),
+        SetEnqueueOptions(deduplication_id=f"project-{project_id}"),
+    ):
+        try:
+            DBOS.enqueue_workflow(QUEUE, job, project_id, *arguments)
+        except DBOSQueueDeduplicatedError:
+            return False
+    return True
+
+
+def project_of(workflow_id: str) -> int | None:
+    """The project that a job belongs to."""
+    match = re.match(r"project-(\d+)-", workflow_id)
+    return int(match.group(1)) if match else None
+
+
+def queue(settings: Settings) -> list[dict[str, Any]]:
+    """Jobs that wait or run: {"project", "job", "status", "since"}; empty before any worker ran."""
+    with _client(settings) as client:
+        if client is None:
+            return []
+        found = _active(client)
+        return [
+            {
+                "project": project_of(job.workflow_id),
+                "job": job.name,
+                "status": "running" if job.status == "PENDING" else "waiting",
+                "since": (job.created_at or 0) / 1000,
+            }
+            for job in found
+        ]
+
+
+def request_rollback(settings: Settings, project_id: int, version: str) -> str:
+    """Have an older release serve; returns what happens now. Raises LookupError, ValueError."""
+    projects = Projects(settings)
+    projects.get(project_id)
+    folder = projects.folder(project_id)
+    folder.releases.metadata(version)  # raises, naming the versions there are
+    for learner, model in folder.release_models(version).values():
+        if model not in learners.models(folder, learner).versions():
+            raise ValueError(
+                f"the model of {version} was removed (AFTER_KEEP_MODELS={settings.keep_models}); "
+                f"versions: {', '.join(folder.releases.versions())}"
+            )
+    folder.write("rollback.json", {"version": version})
+    return f"{version} will serve as soon as the worker has scored the pool with it"
+
+
+def cancel(settings: Settings, project_id: int) -> str:
+    """Stop what a project does now; returns what was done. Raises LookupError."""
+    projects = Projects(settings)
+    projects.get(project_id)
+    folder = projects.folder(project_id)
+    with _client(settings) as client:
+        found = [] if client is None else _active(client)
+        mine = [job for job in found if project_of(job.workflow_id) == project_id]
+        if not mine:
+            return f"project {project_id} has no job to cancel"
+        for job in mine:
+            if job.status == "PENDING":
+                folder.write("cancel", {})
+            elif client is not None:
+                client.cancel_workflow(job.workflow_id)
+    return (
+        f"cancelled: {', '.join(job.name for job in mine)}. What serves goes on serving; the next "
+        "job begins with the next label or when Train is pressed"
+    )
+
+
+def _active(client: DBOSClient) -> list[Any]:
+    return client.list_workflows(
+        status=ACTIVE, workflow_id_prefix="project-", load_input=False, load_output=False
+    )
+
+
+@contextlib.contextmanager
+def _client(settings: Settings) -> Any:
+    """A DBOS client, None where no worker has ever run."""
+    url = settings.jobs_url
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        yield None
+        return
+    client = DBOSClient(system_database_url=url)
+    try:
+        yield client
+    finally:
+        client.destroy()
