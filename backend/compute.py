@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -419,7 +420,7 @@ def _skipped(learner: ActiveLearner) -> dict[str, str]:
 
 def _end_with_parent() -> None:
     """End at once when standard input closes: the worker was killed."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
         return
 
     def wait() -> None:

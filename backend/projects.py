@@ -268,7 +268,12 @@ class ProjectFolder:
 
     def snapshot(self, version: str) -> dict[str, Any]:
         """What a round trains on: {"controls", "labels", "trained"}, as Label Studio had it."""
-        return self.read(f"rounds/{version}/snapshot.json", {"controls": []})
+        content = self.read(f"rounds/{version}/snapshot.json", None)
+        if content is None:
+            raise ValueError(
+                f"{self.rounds / version}: the snapshot is gone; press Train for another"
+            )
+        return content
 
     # --- what happens now ------------------------------------------------------------------------
 
