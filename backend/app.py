@@ -1,0 +1,202 @@
+"""The web service: Label Studio's ML-backend protocol, the status page, metrics.
+
+Label Studio calls /health, /setup and /webhook while a person waits (it gives up after 1, 3 and 1
+seconds), so these only read small files and move counters. Nothing here trains; a model is loaded
+for /predict alone, when a task has no stored answer (see predicting.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response, abort, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from backend import access, bodies
+from backend.bodies import PredictBody, SetupBody, VersionsBody, WebhookBody
+from backend.metrics import Metrics
+from backend.predicting import (
+    PENDING_VERSION,
+    ConfigNotUnderstood,
+    Predictor,
+    serving_version,
+)
+from backend.projects import Project, Projects, UnknownProject
+from backend.settings import Settings, new_secret
+from backend.status import status
+
+log = logging.getLogger("after.web")
+
+EVENTS = (
+    "ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED",
+    "ANNOTATIONS_CREATED", "ANNOTATIONS_UPDATED", "ANNOTATIONS_DELETED",
+    "PROJECT_UPDATED",  # our own changes, too: the worker then finds nothing new, and that's all
+)  # fmt: skip
+TASK_EVENTS = ("TASKS_CREATED", "TASKS_DELETED")
+MAX_ADOPTED = 100  # projects that Label Studio's pages connected and no worker has checked yet
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI application; imports neither torch nor a model."""
+    app = Flask(__name__, template_folder=str(Path(__file__).parent / "templates"))
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    app.jinja_env.autoescape = True  # the template's name doesn't end in .html
+    projects = Projects(settings)
+    predictor = Predictor(settings)
+    metrics = Metrics(settings, projects)
+    app.extensions["after"] = projects
+
+    @app.before_request
+    def _let_in() -> None:
+        if request.path != "/health":
+            access.check(settings, request)
+
+    @app.after_request
+    def _close(response: Response) -> Response:
+        for name, value in PAGE_HEADERS.items():
+            response.headers.setdefault(name, value)
+        metrics.note_request(request.url_rule.rule if request.url_rule else "", response)
+        return response
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"status": "UP", "model_class": "AfterBackend"}
+
+    @app.post("/setup")
+    def setup() -> dict[str, Any]:
+        body = bodies.read(request, SetupBody)
+        project = _connected(settings, projects, bodies.project_id(body.project))
+        return {"model_version": serving_version(projects.folder(project.id)) or PENDING_VERSION}
+
+    @app.post("/predict")
+    def predict() -> dict[str, Any]:
+        body = bodies.read(request, PredictBody)
+        project = projects.get(bodies.project_id(body.project))
+        answers = predictor.predict(
+            project,
+            projects.folder(project.id),
+            [(task.id, task.data) for task in body.tasks],
+            body.label_config,
+        )
+        metrics.note_answers(project.id, answers)
+        return {"results": answers}
+
+    @app.post("/webhook")
+    def webhook() -> dict[str, Any]:
+        known = {project.id: project for project in projects.all()}
+        access.check_sender(settings, request, [p.secret for p in known.values()])
+        body = bodies.read(request, WebhookBody)
+        project = known.get(body.project.id)
+        if project is None:
+            raise UnknownProject(body.project.id)
+        access.check_event(settings, request, body.action, project.secret)
+        if body.action == "START_TRAINING":
+            projects.request_training(project.id)
+        elif body.action in TASK_EVENTS:
+            projects.note_event(project.id, tasks_changed=True)
+        elif body.action in EVENTS:
+            projects.note_event(project.id)
+        else:
+            return {"status": "ignored"}
+        return {"status": "noted"}
+
+    @app.route("/versions", methods=["GET", "POST"])
+    def versions() -> dict[str, Any]:
+        project = _named(projects)
+        if project is None:  # Label Studio names none with GET
+            chosen = projects.all()
+        else:
+            chosen = [project]
+        folders = [projects.folder(p.id) for p in chosen]
+        published = {version for folder in folders for version in folder.releases.versions()}
+        return {
+            "versions": sorted(published),
+            "current": serving_version(folders[0]) if len(folders) == 1 else None,
+        }
+
+    @app.get("/status")
+    def status_json() -> Response:
+        return jsonify(status(settings, projects))
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("status.html.jinja", **status(settings, projects))
+
+    @app.get("/metrics")
+    def metrics_text() -> Response:
+        return Response(metrics.text(), content_type=metrics.content_type)
+
+    _handle_errors(app)
+    return app
+
+
+def _connected(settings: Settings, projects: Projects, project_id: int) -> Project:
+    """The project; one that Label Studio's own pages connected is adopted."""
+    try:
+        return projects.get(project_id)
+    except UnknownProject:
+        key = settings.label_studio_api_key.get_secret_value()
+        if not (settings.label_studio_url and key):
+            raise
+        if sum(project.adopted for project in projects.all()) >= MAX_ADOPTED:
+            abort(429, f"{MAX_ADOPTED} new projects wait for the worker; is it running?")
+        log.info("project=%d adopted", project_id)
+        return projects.save(
+            Project(
+                id=project_id,
+                url=settings.label_studio_url,
+                api_key=key,
+                secret=new_secret(),
+                backend_url=settings.backend_url,
+                adopted=True,
+            )
+        )
+
+
+def _named(projects: Projects) -> Project | None:
+    """The project that a request about versions names in its address or its body, if it does."""
+    uid = request.args.get("project")
+    if uid is None and request.is_json and request.get_data():
+        uid = bodies.read(request, VersionsBody).project
+    return None if uid is None else projects.get(bodies.project_id(uid))
+
+
+def _handle_errors(app: Flask) -> None:
+    """Every error is JSON with a reason; what is unexpected is in the log, not in the answer."""
+
+    @app.errorhandler(HTTPException)
+    def _refused(error: HTTPException) -> tuple[Response, int] | Response:
+        response = error.get_response()
+        reason = jsonify({"error": error.description or error.name})
+        response.data, response.content_type = reason.data, "application/json"
+        return response  # type: ignore[return-value]  # werkzeug's class, made by Flask
+
+    @app.errorhandler(UnknownProject)
+    def _unknown(error: UnknownProject) -> tuple[Response, int]:
+        return jsonify({"error": str(error)}), 404
+
+    @app.errorhandler(ConfigNotUnderstood)
+    def _not_understood(error: ConfigNotUnderstood) -> tuple[Response, int]:
+        return jsonify({"error": f"label_config: {error}"}), 422
+
+    @app.errorhandler(sa.exc.OperationalError)
+    def _no_database(_error: sa.exc.OperationalError) -> tuple[Response, int]:
+        log.exception("route=%s the database can't be used", request.path)
+        return jsonify({"error": "the backend's database can't be used; its log says why"}), 503
+
+    @app.errorhandler(Exception)
+    def _failed(_error: Exception) -> tuple[Response, int]:
+        log.exception("route=%s failed", request.path)
+        return jsonify({"error": "the backend failed; its log says why"}), 500

@@ -1,0 +1,292 @@
+"""Answers to /predict: what was pushed where there is something, else the model that serves.
+
+The models' answers are stored as they are pushed to Label Studio, so most questions are answered
+from a file. A task that is newer than that, or labelled, is scored here: its clip is fetched, one
+thread loads the model that serves (torch is imported then, not before) and scores it on the CPU, so
+that a training on the GPU isn't disturbed. Whoever can't be answered in time gets an answer that
+says so by its version, and Label Studio asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from after_model.model_store import ModelStoreError
+from backend.projects import Project, ProjectFolder
+from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from after_model.classifier import EmotionClassifier
+    from after_model.features import FeatureStore
+    from backend.labeling import Control
+
+log = logging.getLogger("after.predict")
+
+# What /setup and answers without a model are called. It is no version that is ever pushed, so Label
+# Studio asks again once there is one; the push then deletes what was stored under it.
+PENDING_VERSION = "after-pending"
+# An answer for a clip that can't be read: confident, so that it is asked last.
+UNREADABLE_SCORE = 1.0
+LOADED_MODELS = 3
+DEADLINE_S = 60.0  # Label Studio waits for 100 s
+WAITING = 2  # requests that compute or wait for it; the other threads answer /health and /webhook
+
+Item = tuple[int, Mapping[str, Any]]  # task id, its data
+
+
+class ConfigNotUnderstood(ValueError):
+    """A labeling config without a choice on audio; the message ends with an example."""
+
+
+def serving_version(folder: ProjectFolder) -> str | None:
+    """The release that serves; None before the first, and where its files are damaged."""
+    if not (folder.path / "releases" / "current").is_file():
+        return None
+    try:
+        return folder.releases.current()
+    except ModelStoreError as error:
+        log.warning("%s", error)
+        return None
+
+
+def stored_predictions(folder: ProjectFolder, version: str) -> dict[str, Any]:
+    """What was pushed under a version, {} where nothing was; parsed once until it changes."""
+    path = folder.path / "rounds" / version / "predictions.json"
+    try:
+        stat = path.stat()
+        return _parsed(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        return {}
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, _mtime_ns: int, _size: int) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class Predictor:
+    """Answers to /predict for every project; safe for several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._scorer = Scorer(settings)
+        self._room = threading.BoundedSemaphore(WAITING)
+        self.settings = settings
+
+    def predict(
+        self, project: Project, folder: ProjectFolder, tasks: Sequence[Item], label_config: str
+    ) -> list[dict[str, Any]]:
+        """One answer per task, in order: {"model_version", "score", "result"}.
+
+        Raises ConfigNotUnderstood.
+        """
+        version = serving_version(folder)
+        if version is None or not tasks:
+            return [_pending() for _ in tasks]
+        stored = stored_predictions(folder, version)
+        same = unchanged(label_config, folder.snapshot(version)["controls"])
+        known = stored.get("tasks", {})
+        skipped = _skipped(folder)
+        answers: dict[int, dict[str, Any]] = {}
+        missing: dict[int, Mapping[str, Any]] = {}
+        for key, data in tasks:
+            entry = known.get(str(key))
+            if entry is not None:
+                answers[key] = _answer(version, same, entry["score"], entry["probs"])
+            elif str(key) in skipped:
+                answers[key] = _unreadable(version)
+            else:
+                missing[key] = data
+        if missing and same and self._room.acquire(blocking=False):
+            try:
+                answers |= self._compute(project, folder, version, same, missing)
+            finally:
+                self._room.release()
+        return [answers.get(key) or _pending() for key, _ in tasks]
+
+    def _compute(
+        self,
+        project: Project,
+        folder: ProjectFolder,
+        version: str,
+        controls: Sequence[Control],
+        tasks: Mapping[int, Mapping[str, Any]],
+    ) -> dict[int, dict[str, Any]]:
+        """Answers by the model; tasks that there was no time for are left out."""
+        deadline = time.monotonic() + DEADLINE_S
+        models = folder.releases.metadata(version)["models"]
+        controls = [control for control in controls if control.name in models]
+        if not controls:
+            return {}
+        answers = {}
+        for key, data in tasks.items():
+            if time.monotonic() > deadline:
+                break
+            probs: dict[str, list[float]] = {}
+            problem = None
+            for control in controls:
+                path, problem = _clip(self.settings, project, folder, key, data, control.audio_key)
+                if path is None:
+                    break
+                learner, model = models[control.name]
+                found = self._scorer.score(folder, learner, model, path, deadline)
+                if found is None:
+                    return answers
+                values, problem = found
+                if values is None:
+                    break
+                probs[control.name] = values
+            if problem is not None:
+                _note(folder, f"task {key}: {problem}")
+                answers[key] = _unreadable(version)
+            else:
+                score = sum(confidence(row) for row in probs.values()) / len(probs)
+                answers[key] = _answer(version, controls, score, probs)
+        return answers
+
+
+class Scorer:
+    """The models that serve, a few of them loaded, one clip at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[Path, tuple[EmotionClassifier, FeatureStore]] = OrderedDict()
+
+    def score(
+        self, folder: ProjectFolder, learner: str, model: str, clip: Path, deadline: float
+    ) -> tuple[list[float] | None, str | None] | None:
+        """(probabilities [C], None) or (None, why the clip can't be used); None: no time."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return None
+        try:
+            import torch
+
+            from after_model.audio import AudioError, Utterance
+            from after_model.scoring import score
+
+            torch.set_num_threads(_threads(self.settings))
+            classifier, store = self._load(folder, learner, model)
+            try:
+                probs = score(classifier, store, [Utterance("clip", clip)], device="cpu").probs
+            except AudioError as error:
+                return None, f"{error.reason}. {error.fix}".removesuffix(". ")
+            return [round(float(p), 6) for p in probs[0]], None
+        finally:
+            self._lock.release()
+
+    def _load(
+        self, folder: ProjectFolder, learner: str, model: str
+    ) -> tuple[EmotionClassifier, FeatureStore]:
+        from after_model.audio import AudioLimits
+        from after_model.classifier import EmotionClassifier
+        from after_model.features import FeatureStore
+        from backend import learners
+
+        path = learners.models(folder, learner).path(model)
+        if path not in self._loaded:
+            started = time.monotonic()
+            classifier, _ = EmotionClassifier.load(path)
+            limits = AudioLimits(max_duration_s=self.settings.max_audio_s)
+            store = FeatureStore(folder.features, classifier.backbone, limits=limits, workers=1)
+            self._loaded[path] = classifier, store
+            log.info("model=%s loaded seconds=%.1f", model, time.monotonic() - started)
+            while len(self._loaded) > LOADED_MODELS:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(path)
+        return self._loaded[path]
+
+
+def confidence(probs: Sequence[float]) -> float:
+    """1 - H / log C in [0, 1]: low where the model doesn't know."""
+    if len(probs) < 2:
+        return 1.0
+    entropy = -sum(p * math.log(p) for p in probs if p > 0)
+    return min(1.0, max(0.0, 1 - entropy / math.log(len(probs))))
+
+
+def unchanged(label_config: str, stored: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:
+    """The controls whose labels are those of the model's time; others wait for the next round.
+
+    Raises ConfigNotUnderstood.
+    """
+    from backend import labeling
+
+    labels = {control["name"]: tuple(control["labels"]) for control in stored}
+    try:
+        controls = labeling.controls(label_config)
+    except labeling.LabelingError as error:
+        raise ConfigNotUnderstood(str(error)) from None
+    return tuple(c for c in controls if labels.get(c.name) == tuple(c.labels))
+
+
+def _answer(
+    version: str,
+    controls: Sequence[Control],
+    score: float,
+    probs: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    from backend import labeling
+
+    result = [labeling.result(c, probs[c.name]) for c in controls if c.name in probs]
+    return {"model_version": version, "score": round(float(score), 6), "result": result}
+
+
+def _unreadable(version: str) -> dict[str, Any]:
+    return {"model_version": version, "score": UNREADABLE_SCORE, "result": []}
+
+
+def _pending() -> dict[str, Any]:
+    return {"model_version": PENDING_VERSION, "score": None, "result": []}
+
+
+def _skipped(folder: ProjectFolder) -> dict[str, str]:
+    return folder.read("skipped.json", {})
+
+
+def _clip(
+    settings: Settings,
+    project: Project,
+    folder: ProjectFolder,
+    task: int,
+    data: Mapping[str, Any],
+    audio_key: str,
+) -> tuple[Path | None, str | None]:
+    """Where the task's audio is, fetched if need be, or why it isn't anywhere."""
+    uri = data.get(audio_key)
+    if not isinstance(uri, str) or not uri:
+        return None, f"its data has no {audio_key!r}"
+    known = folder.tasks().get(task)
+    if known is not None and known.audio.get(audio_key) == uri and audio_key in known.path:
+        path = folder.path / known.path[audio_key]
+        if path.is_file():
+            return path, None
+    from backend import recordings
+    from backend.label_studio import LabelStudio
+
+    name = f"{task}-{audio_key}"
+    client = LabelStudio(project.url, project.api_key)
+    fetched = recordings.fetch(client, folder.audio, {name: uri}, settings)[name]
+    return fetched.path, fetched.error
+
+
+def _note(folder: ProjectFolder, message: str) -> None:
+    """Report it once among the project's errors; a full disk must not cost the answer."""
+    try:
+        if not any(error["message"] == message for error in folder.errors()):
+            folder.note_error("predict", message)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("can't be reported: %s (%s)", message, error)
+
+
+def _threads(settings: Settings) -> int:
+    return settings.compute_threads or max(1, (os.cpu_count() or 2) // 2)

@@ -1,0 +1,291 @@
+"""What is going on, for people: read from the table of projects and their files, nothing else.
+
+The same dictionary is /status, `python -m backend status --json` and what the page at / shows. A
+file that can't be read costs its own section, which then says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from backend.predicting import serving_version
+from backend.projects import Project, ProjectFolder, Projects
+from backend.settings import Settings
+
+log = logging.getLogger("after.status")
+
+BUDGET_SHARE = 0.20  # LearnerConfig's default, which can't be imported without torch
+ALIVE_S = 30.0  # a worker says that it lives every few seconds
+STALLED_S = 120.0  # progress this old: the page says since when nothing moved
+BINS = 20  # of the distribution of entropy
+MAX_SKIPPED = 50  # clips listed; the number is always whole
+MIN_DONE_SHARE = 0.02  # before which the time left is a guess that nobody should read
+
+
+def status(settings: Settings, projects: Projects | None = None) -> dict[str, Any]:
+    """Everything that the status page shows, as JSON would have it."""
+    table = projects or Projects(settings)
+    try:
+        now_s = time.time()
+        queue, queue_problem = _queue(settings)
+        return {
+            "time": now_s,
+            "workers": [
+                {"name": name, "seen": seen, "alive": now_s - seen < ALIVE_S}
+                for name, seen in sorted(table.workers().items())
+            ],
+            "worker_alive": any(now_s - seen < ALIVE_S for seen in table.workers().values()),
+            "queue": queue,
+            "queue_problem": queue_problem,
+            "projects": [
+                project_status(settings, project, table.folder(project.id), queue, now_s)
+                for project in table.all()
+            ],
+        }
+    finally:
+        if projects is None:
+            table.close()
+
+
+def project_status(
+    settings: Settings,
+    project: Project,
+    folder: ProjectFolder,
+    queue: Sequence[dict[str, Any]] = (),
+    now_s: float | None = None,
+) -> dict[str, Any]:
+    """One project's section."""
+    now_s = time.time() if now_s is None else now_s
+    reader = _Reader(folder)
+    history = reader.list("history.json")
+    newest = history[-1] if history else {}
+    tasks = reader.dict("tasks.json")
+    plan = reader.dict("plan.json")
+    skipped = _skipped(tasks, reader.dict("skipped.json"))
+    errors = reader.list("errors.json")
+    running = _running(reader.dict("progress.json"), now_s)
+    serving = serving_version(folder) if folder.path.is_dir() else None
+    labels = _labels(tasks, newest, reader.dict("seen.json"))
+    share = settings.budget_share or BUDGET_SHARE
+    budget = plan.get("budget") or newest.get("budget") or int(share * len(tasks) + 1e-9)
+    return {
+        "id": project.id,
+        "title": project.title or f"Project {project.id}",
+        "label_studio": f"{project.url}/projects/{project.id}/data",
+        "adopted": project.adopted,
+        "paused": project.paused,
+        "tasks": len(tasks),
+        "labels": labels,
+        "budget": budget,
+        "budget_share": share,
+        "next_round": _next_round(settings, labels, newest, plan),
+        "serving": serving,
+        "running": running,
+        "queued": [job for job in queue if job["project"] == project.id],
+        "curve": _curve(history),
+        "entropy": _entropy(folder, serving, reader),
+        "versions": [_version(entry, serving) for entry in reversed(history)],
+        "advice": _advice(newest.get("advice")),
+        "skipped": skipped[:MAX_SKIPPED],
+        "skipped_count": len(skipped),
+        "errors": errors,
+        "problems": reader.problems,
+    }
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _queue(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+    """The jobs, and why they can't be told."""
+    try:
+        from backend import jobs
+
+        return jobs.queue(settings), None
+    except Exception as error:  # no page is lost because the jobs' database is away
+        log.warning("the jobs can't be read: %s", type(error).__name__)
+        return [], "The list of jobs can't be read; the backend's log says why."
+
+
+def _labels(tasks: dict[str, Any], newest: dict[str, Any], seen: dict[str, Any]) -> int:
+    """Labels given so far: as the worker last saw them, else as the last round did."""
+    if isinstance(seen.get("labelled"), int):
+        return seen["labelled"]
+    done = sum(bool(task.get("labelled")) for task in tasks.values() if isinstance(task, dict))
+    return max(done, int(newest.get("labelled", 0)))
+
+
+def _next_round(
+    settings: Settings, labels: int, newest: dict[str, Any], plan: dict[str, Any]
+) -> dict[str, int] | None:
+    """When the next round begins: {"at": labels in all, "missing"}; None before the bootstrap."""
+    if not newest:
+        return None
+    start = int(plan.get("start") or newest.get("start") or 1)
+    size = int(settings.round_size or plan.get("round_size") or newest.get("round_size") or 1)
+    at = start if not newest.get("labelled") else int(newest["labelled"]) + size
+    return {"at": at, "missing": max(0, at - labels)}
+
+
+def _running(progress: dict[str, Any], now_s: float) -> dict[str, Any] | None:
+    """What is being done now: its share, and the seconds it still takes where one can say."""
+    if "stage" not in progress:
+        return None
+    done, total = _number(progress.get("done")) or 0.0, _number(progress.get("total")) or 0.0
+    started = _number(progress.get("started")) or now_s
+    updated = _number(progress.get("updated")) or now_s
+    share = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
+    elapsed = max(0.0, updated - started)
+    left = elapsed * (1 - share) / share if share >= MIN_DONE_SHARE else None
+    return {
+        "job": str(progress.get("job", "")),
+        "version": str(progress.get("version", "")),
+        "stage": str(progress["stage"]),
+        "done": done,
+        "total": total,
+        "share": share,
+        "started": started,
+        "updated": updated,
+        "left_s": None if left is None else max(0.0, left - (now_s - updated)),
+        "stalled_s": now_s - updated if now_s - updated > STALLED_S else None,
+    }
+
+
+def _curve(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Validation UA over labels, of rounds that had something to validate on."""
+    return [
+        {
+            "version": entry.get("version", ""),
+            "labelled": int(entry.get("labelled", 0)),
+            "ua": ua,
+            "promoted": bool(entry.get("promoted")),
+        }
+        for entry in history
+        if (ua := _number((entry.get("validation") or {}).get("ua"))) is not None
+    ]
+
+
+def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:
+    """A row of the table of versions."""
+    controls = entry.get("controls") or {}
+    return {
+        "version": entry.get("version", ""),
+        "round": entry.get("round"),
+        "labelled": entry.get("labelled"),
+        "created": entry.get("created"),
+        "seconds": _number(entry.get("seconds")),
+        "serves": entry.get("version") == serving,
+        "promoted": bool(entry.get("promoted")),
+        "reason": entry.get("reason") or "",
+        "agreement": _number(entry.get("agreement")),
+        "scores": _scores(entry.get("validation")),
+        "controls": {
+            name: {"scores": _scores(c.get("validation")), "promoted": bool(c.get("promoted"))}
+            for name, c in controls.items()
+            if isinstance(c, dict)
+        },
+    }
+
+
+def _scores(validation: Any) -> dict[str, float | None]:
+    given = validation if isinstance(validation, dict) else {}
+    return {name: _number(given.get(name)) for name in ("ua", "wa", "macro_f1", "ece")}
+
+
+def _advice(advice: Any) -> dict[str, Any] | None:
+    if not isinstance(advice, dict):
+        return None
+    return {
+        "stop": bool(advice.get("stop")),
+        "reason": str(advice.get("reason", "")),
+        "agreement": _number(advice.get("agreement")),
+        "expected_gain": _number(advice.get("expected_gain")),
+    }
+
+
+def _entropy(folder: ProjectFolder, serving: str | None, reader: _Reader) -> dict[str, Any] | None:
+    """How many recordings of the pool the model is how unsure of; None before a model serves."""
+    if serving is None:
+        return None
+    path = folder.path / "rounds" / serving / "predictions.json"
+    counts = reader.checked(path.name, lambda: _histogram(path), None)
+    if not counts or not sum(counts):
+        return None
+    return {"version": serving, "bins": list(counts), "count": sum(counts)}
+
+
+def _histogram(path: Path) -> tuple[int, ...]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return ()
+    return _counted(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _counted(path: Path, _mtime_ns: int, _size: int) -> tuple[int, ...]:
+    """Recordings by normalised entropy, the mean over controls, in bins from 0 to 1."""
+    counts = [0] * BINS
+    for entry in json.loads(path.read_text(encoding="utf-8"))["tasks"].values():
+        rows = [row for row in entry.get("probs", {}).values() if len(row) > 1]
+        if rows:
+            mean = sum(_normalised_entropy(row) for row in rows) / len(rows)
+            counts[min(BINS - 1, int(mean * BINS))] += 1
+    return tuple(counts)
+
+
+def _normalised_entropy(probs: Sequence[float]) -> float:
+    entropy = -sum(p * math.log(p) for p in probs if p > 0)
+    return min(1.0, max(0.0, entropy / math.log(len(probs))))
+
+
+def _skipped(tasks: dict[str, Any], unreadable: dict[str, Any]) -> list[dict[str, str]]:
+    """Clips that can't be used, and why: not fetched, or not readable."""
+    reasons = {
+        key: str(task["error"])
+        for key, task in tasks.items()
+        if isinstance(task, dict) and task.get("error")
+    }
+    reasons |= {key: str(reason) for key, reason in unreadable.items()}
+    return [{"task": key, "reason": reason} for key, reason in reasons.items()]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads a project's files and remembers which ones can't be."""
+
+    def __init__(self, folder: ProjectFolder) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+
+    def dict(self, name: str) -> dict[str, Any]:
+        content = self.checked(name, lambda: self.folder.read(name, {}), {})
+        return content if isinstance(content, dict) else {}
+
+    def list(self, name: str) -> list[dict[str, Any]]:
+        content = self.checked(name, lambda: self.folder.read(name, []), [])
+        return [e for e in content if isinstance(e, dict)] if isinstance(content, list) else []
+
+    def checked(self, name: str, read: Callable[[], Any], default: Any) -> Any:
+        try:
+            return read()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("project=%s %s can't be read: %s", self.folder.path.name, name, error)
+            self.problems.append(f"{name} can't be read; what it holds is missing here.")
+            return default
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, else None: NaN is no JSON."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
