@@ -19,6 +19,20 @@ from after_model.audio import Utterance
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+INTEGRATION = ROOT / "tests" / "integration"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: one process runs all that share a Label Studio; else a file is one.
+
+    They come first, because they take longest.
+    """
+    items.sort(key=lambda item: INTEGRATION not in item.path.parents)
+    for item in items:
+        shared = INTEGRATION in item.path.parents
+        group = "label-studio" if shared else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
