@@ -115,10 +115,7 @@ def create_app(settings: Settings) -> Flask:
     @app.route("/versions", methods=["GET", "POST"])
     def versions() -> dict[str, Any]:
         project = _named(projects)
-        if project is None:  # Label Studio names none with GET
-            chosen = projects.all()
-        else:
-            chosen = [project]
+        chosen = projects.all() if project is None else [project]  # with GET none is named
         folders = [projects.folder(p.id) for p in chosen]
         published = {version for folder in folders for version in folder.releases.versions()}
         return {

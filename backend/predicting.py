@@ -127,7 +127,7 @@ class Predictor:
         controls = [control for control in controls if control.name in models]
         if not controls:
             return {}
-        answers = {}
+        answers: dict[int, dict[str, Any]] = {}
         for key, data in tasks.items():
             if time.monotonic() > deadline:
                 break

@@ -64,15 +64,15 @@ def project_status(
     """One project's section."""
     now_s = time.time() if now_s is None else now_s
     reader = _Reader(folder)
-    history = reader.list("history.json")
+    history = reader.entries("history.json")
     newest = history[-1] if history else {}
-    tasks = reader.dict("tasks.json")
-    plan = reader.dict("plan.json")
-    skipped = _skipped(tasks, reader.dict("skipped.json"))
-    errors = reader.list("errors.json")
-    running = _running(reader.dict("progress.json"), now_s)
+    tasks = reader.mapping("tasks.json")
+    plan = reader.mapping("plan.json")
+    skipped = _skipped(tasks, reader.mapping("skipped.json"))
+    errors = reader.entries("errors.json")
+    running = _running(reader.mapping("progress.json"), now_s)
     serving = serving_version(folder) if folder.path.is_dir() else None
-    labels = _labels(tasks, newest, reader.dict("seen.json"))
+    labels = _labels(tasks, newest, reader.mapping("seen.json"))
     share = settings.budget_share or BUDGET_SHARE
     budget = plan.get("budget") or newest.get("budget") or int(share * len(tasks) + 1e-9)
     return {
@@ -267,11 +267,11 @@ class _Reader:
         self.folder = folder
         self.problems: list[str] = []
 
-    def dict(self, name: str) -> dict[str, Any]:
+    def mapping(self, name: str) -> dict[str, Any]:
         content = self.checked(name, lambda: self.folder.read(name, {}), {})
         return content if isinstance(content, dict) else {}
 
-    def list(self, name: str) -> list[dict[str, Any]]:
+    def entries(self, name: str) -> list[dict[str, Any]]:
         content = self.checked(name, lambda: self.folder.read(name, []), [])
         return [e for e in content if isinstance(e, dict)] if isinstance(content, list) else []
 

@@ -1,0 +1,279 @@
+"""python -m backend COMMAND: everything that an operator does with the backend."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from backend import settings as settings_module
+from backend.settings import Settings, SettingsError
+
+EPILOG = """\
+examples
+  Label Studio, the backend and a demonstration project, on this machine:
+    python -m backend run
+
+  the two processes of a service (settings: environment variables AFTER_..., or .env):
+    python -m backend serve
+    python -m backend worker
+
+  put project 7 of a Label Studio that is there already in the model's order:
+    python -m backend connect --url http://label-studio.example.org --project 7
+    python -m backend doctor --project 7
+
+  see how it goes; go back to an older model; stop what is being done:
+    python -m backend status 7
+    python -m backend rollback 7 after-r03-n0060
+    python -m backend cancel 7
+"""
+KEY_HELP = (
+    "a personal access token or a legacy token of Label Studio (Account & Settings); better given "
+    "as LABEL_STUDIO_API_KEY or typed when asked, since other users can see a command's arguments"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; 0, or 1 with one sentence on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = settings_module.load()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        )
+        return options.run(settings, options) or 0
+    except KeyboardInterrupt:
+        return 130
+    except (SettingsError, LookupError, ValueError, RuntimeError, OSError) as error:
+        # Every error that a user can do something about is one of these; its message says what.
+        logging.getLogger("after").debug("failed", exc_info=True)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def _serve(settings: Settings, _options: argparse.Namespace) -> None:
+    from backend.serving import serve
+
+    serve(settings)
+
+
+def _worker(settings: Settings, _options: argparse.Namespace) -> None:
+    from backend.watching import run_worker
+
+    run_worker(settings)
+
+
+def _run(settings: Settings, options: argparse.Namespace) -> int:
+    from backend import quickstart
+
+    return quickstart.main(options.arguments)
+
+
+def _connect(settings: Settings, options: argparse.Namespace) -> None:
+    from backend import connect
+
+    url = options.url or settings.label_studio_url
+    if not url:
+        raise SettingsError("--url is missing: Label Studio's address, or set LABEL_STUDIO_URL")
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"--url {url}: write http://host:port")
+    connected = connect.connect(
+        settings, url.rstrip("/"), _api_key(settings, options), options.project,
+        options.backend_url,
+    )  # fmt: skip
+    print(connected)
+
+
+def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from backend import doctor
+
+    return doctor.main(settings, options.project)
+
+
+def _status(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.projects import UnknownProject
+    from backend.status import status
+
+    now = status(settings)
+    if options.project is not None:
+        now["projects"] = [p for p in now["projects"] if p["id"] == options.project]
+        if not now["projects"]:
+            raise UnknownProject(options.project)
+    print(json.dumps(now, indent=2) if options.json else status_text(now))
+
+
+def _rollback(settings: Settings, options: argparse.Namespace) -> None:
+    from backend import jobs
+
+    print(jobs.request_rollback(settings, options.project, options.version))
+
+
+def _cancel(settings: Settings, options: argparse.Namespace) -> None:
+    from backend import jobs
+
+    print(jobs.cancel(settings, options.project))
+
+
+def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
+    from backend import connect
+
+    print(connect.disconnect(settings, options.project))
+
+
+# --- what they print -----------------------------------------------------------------------------
+
+
+def status_text(now: dict[str, Any]) -> str:
+    """The status for a terminal: a paragraph a project."""
+    lines = [
+        "worker: alive" if now["worker_alive"] else "worker: NOT RUNNING (python -m backend worker)"
+    ]
+    if not now["projects"]:
+        lines.append("Nothing connected yet: run python -m backend connect --url ... --project ...")
+    for project in now["projects"]:
+        lines += ["", *_project_lines(project)]
+    return "\n".join(lines)
+
+
+def _project_lines(project: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{project['id']}  {project['title']}  {project['label_studio']}",
+        f"   labels    {project['labels']} of {project['budget']} "
+        f"({project['budget_share']:.0%} of {project['tasks']} recordings)",
+        f"   serves    {project['serving'] or 'nothing yet'}",
+        f"   now       {_doing(project)}",
+    ]
+    if project["curve"]:
+        newest = project["curve"][-1]
+        lines.append(f"   quality   UA {newest['ua']:.1%} on held-out labels ({newest['version']})")
+    if project["advice"]:
+        word = "stop" if project["advice"]["stop"] else "go on"
+        lines.append(f"   advice    {word}: {project['advice']['reason']}")
+    if project["skipped_count"]:
+        lines.append(
+            f"   skipped   {project['skipped_count']} clips, for example task "
+            f"{project['skipped'][0]['task']}: {project['skipped'][0]['reason']}"
+        )
+    lines += [f"   problem   {problem}" for problem in project["problems"]]
+    if project["errors"]:
+        error = project["errors"][0]
+        lines.append(
+            f"   error     {error.get('time')} {error.get('where')}: {error.get('message')}"
+        )
+    return lines
+
+
+def _doing(project: dict[str, Any]) -> str:
+    running = project["running"]
+    if running is None:
+        if project["queued"]:
+            return f"{project['queued'][0]['job']} waits for the worker"
+        following = project["next_round"]
+        return (
+            "idle"
+            if following is None
+            else f"idle; {following['missing']} labels to the next round"
+        )
+    left = "" if running["left_s"] is None else f", about {duration(running['left_s'])} left"
+    return f"{running['job']}: {running['stage']} {running['share']:.0%}{left}"
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description="AFTER for Label Studio: people label, the model says what comes next.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, description: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=description, description=f"{description[0].upper()}{description[1:]}."
+        )
+        command.set_defaults(run=run)
+        return command
+
+    add("serve", _serve, "answer Label Studio and show the status page")
+    add("worker", _worker, "do the jobs: read audio, train, score, put projects in order")
+    command = add("run", _run, "start Label Studio, the backend and a demonstration project here")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
+
+    command = add("connect", _connect, "put a project of Label Studio in the model's order")
+    command.add_argument("--url", help="Label Studio's address as this machine sees it")
+    command.add_argument("--api-key", help=KEY_HELP)
+    command.add_argument("--project", type=_number, required=True, metavar="ID")
+    command.add_argument(
+        "--backend-url", help="this backend's address as Label Studio sees it (AFTER_URL)"
+    )
+
+    command = add("doctor", _doctor, "test everything that has to be right, and say what isn't")
+    command.add_argument("--project", type=_number, metavar="ID")
+
+    command = add("status", _status, "say how it goes")
+    command.add_argument("project", type=_number, nargs="?", metavar="PROJECT")
+    command.add_argument("--json", action="store_true", help="for other programs")
+
+    command = add("rollback", _rollback, "let an older version serve again")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+    command.add_argument("version", metavar="VERSION", help="as `status` names it")
+
+    command = add("cancel", _cancel, "stop what a project does now; what serves goes on serving")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+
+    command = add("disconnect", _disconnect, "forget a project; its models and labels stay")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+    return parser
+
+
+def _number(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number < 2**31:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no project id; it is the number in the project's address: /projects/7/"
+        )
+    return number
+
+
+def _api_key(settings: Settings, options: argparse.Namespace) -> str:
+    """From the arguments, the environment, or whoever sits there; never shown."""
+    key = options.api_key or settings.label_studio_api_key.get_secret_value()
+    if not key and sys.stdin.isatty():
+        key = getpass.getpass("Label Studio's access token (not shown): ").strip()
+    if not key:
+        raise SettingsError(
+            "Label Studio's access token is missing: set LABEL_STUDIO_API_KEY or pass --api-key"
+        )
+    return key
+
+
+def _sentence(error: BaseException) -> str:
+    """An error's message on one line."""
+    text = str(error) if not isinstance(error, KeyError) else str(error.args[0])
+    return " ".join(text.split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
