@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import stat
 import sys
 import tempfile
@@ -419,7 +420,7 @@ def _skipped(learner: ActiveLearner) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """End at once when standard input closes: the worker was killed."""
+    """End when standard input closes, at once if it has: the worker was killed."""
     if not stat.S_ISFIFO(os.fstat(0).st_mode):
         return
 
@@ -428,6 +429,8 @@ def _end_with_parent() -> None:
             pass
         os._exit(70)
 
+    if select.select([0], [], [], 0)[0]:
+        wait()
     threading.Thread(target=wait, daemon=True).start()
 
 
