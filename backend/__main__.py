@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from backend import quickstart
 from backend import settings as settings_module
 from backend.settings import Settings, SettingsError
 
 EPILOG = """\
 examples
-  Label Studio, the backend and a demonstration project, on this machine:
-    python -m backend run
+  Label Studio and the backend on this machine, with your recordings:
+    python -m backend run --audio recordings --labels anger,joy,neutral
 
   the two processes of a service (settings: environment variables AFTER_..., or .env):
     python -m backend serve
@@ -72,9 +73,7 @@ def _worker(settings: Settings, _options: argparse.Namespace) -> None:
 
 
 def _run(settings: Settings, options: argparse.Namespace) -> int:
-    from backend import quickstart
-
-    return quickstart.main(options.arguments)
+    return quickstart.run(settings, options)
 
 
 def _connect(settings: Settings, options: argparse.Namespace) -> None:
@@ -172,6 +171,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
 
 
 def _doing(project: dict[str, Any]) -> str:
+    from backend.status import duration
+
     running = project["running"]
     if running is None:
         if project["queued"]:
@@ -184,14 +185,6 @@ def _doing(project: dict[str, Any]) -> str:
         )
     left = "" if running["left_s"] is None else f", about {duration(running['left_s'])} left"
     return f"{running['job']}: {running['stage']} {running['share']:.0%}{left}"
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3 h 05 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # --- arguments -----------------------------------------------------------------------------------
@@ -215,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add("serve", _serve, "answer Label Studio and show the status page")
     add("worker", _worker, "do the jobs: read audio, train, score, put projects in order")
-    command = add("run", _run, "start Label Studio, the backend and a demonstration project here")
-    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
+    command = add("run", _run, "start Label Studio and the backend here, with a folder of audio")
+    quickstart.add_arguments(command)
 
     command = add("connect", _connect, "put a project of Label Studio in the model's order")
     command.add_argument("--url", help="Label Studio's address as this machine sees it")

@@ -5,13 +5,17 @@ emotions that differ in pitch, its movement, rate, effort and voice quality, as 
 vocal expression describes them (Scherer 2003; Juslin and Laukka 2003), with as much variation
 between speakers and utterances as between emotions; 5 % of the labels are wrong. It shows that the
 method works and how to run it. It is no evidence about real speech.
+
+    python -m simulate.corpora.demo FOLDER     writes it, for other programs to use
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -217,3 +221,27 @@ class _Voice:
 
 def _traits(manner: Manner) -> np.ndarray:
     return np.array([getattr(manner, field.name) for field in fields(Manner)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the corpus into a folder, unless it is there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulate.corpora.demo",
+        description="Write generated speech-like audio, and manifest.csv with what it expresses.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--utterances", type=int, default=192, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    new = not options.folder.exists()
+    try:
+        write(options.folder, options.utterances, options.seed)
+    except (CorpusError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.folder}: {'written' if new else 'is there already'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
