@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from backend import access, bodies
+from backend import access, bodies, charts
 from backend.bodies import PredictBody, SetupBody, VersionsBody, WebhookBody
 from backend.metrics import Metrics
 from backend.predicting import (
@@ -26,7 +26,7 @@ from backend.predicting import (
 )
 from backend.projects import Project, Projects, UnknownProject
 from backend.settings import Settings, new_secret
-from backend.status import status
+from backend.status import duration, status
 
 log = logging.getLogger("after.web")
 
@@ -53,6 +53,15 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.jinja_env.autoescape = True  # the template's name doesn't end in .html
+    app.jinja_env.globals.update(
+        {
+            "learning_curve": charts.learning_curve,
+            "entropy_histogram": charts.entropy_histogram,
+            "duration": duration,
+            "ago": lambda seconds: f"{duration(seconds)} ago",
+            "share": lambda part, whole: min(100.0, 100.0 * part / max(1, whole)),
+        }
+    )
     projects = Projects(settings)
     predictor = Predictor(settings)
     metrics = Metrics(settings, projects)
@@ -129,7 +138,9 @@ def create_app(settings: Settings) -> Flask:
 
     @app.get("/")
     def page() -> str:
-        return render_template("status.html.jinja", **status(settings, projects))
+        return render_template(
+            "status.html.jinja", still="still" in request.args, **status(settings, projects)
+        )
 
     @app.get("/metrics")
     def metrics_text() -> Response:

@@ -45,13 +45,31 @@ def status(settings: Settings, projects: Projects | None = None) -> dict[str, An
             "queue": queue,
             "queue_problem": queue_problem,
             "projects": [
-                project_status(settings, project, table.folder(project.id), queue, now_s)
+                _section(settings, project, table.folder(project.id), queue, now_s)
                 for project in table.all()
             ],
         }
     finally:
         if projects is None:
             table.close()
+
+
+def _section(
+    settings: Settings,
+    project: Project,
+    folder: ProjectFolder,
+    queue: Sequence[dict[str, Any]],
+    now_s: float,
+) -> dict[str, Any]:
+    """One project's section; files with another content than theirs must not cost the others'."""
+    try:
+        return project_status(settings, project, folder, queue, now_s)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        log.exception("project=%d can't be shown", project.id)
+        nothing = ProjectFolder(folder.path / "nothing")
+        section = project_status(settings, project, nothing, queue, now_s)
+        problem = f"What {folder.path} holds can't be shown; the backend's log says why."
+        return section | {"problems": [problem]}
 
 
 def project_status(
@@ -255,6 +273,16 @@ def _skipped(tasks: dict[str, Any], unreadable: dict[str, Any]) -> list[dict[str
     }
     reasons |= {key: str(reason) for key, reason in unreadable.items()}
     return [{"task": key, "reason": reason} for key, reason in reasons.items()]
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 05 min", "5 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds > 2 * 86_400:
+        return f"{seconds / 86_400:.0f} days"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -1,0 +1,214 @@
+"""What the status page is made from."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+from web_fixtures import (
+    add_project,
+    entry,
+    history_entry,
+    living_project,
+    make_client,
+    make_settings,
+    record,
+    release,
+    worst_project,
+)
+
+from backend.charts import entropy_histogram, learning_curve, ticks
+from backend.projects import Projects
+from backend.status import BUDGET_SHARE, duration, status
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return make_settings(tmp_path)
+
+
+def only(settings):
+    (project,) = status(settings)["projects"]
+    return project
+
+
+def test_budget_share_is_the_learners_default():
+    from after_model.active_learning import LearnerConfig
+
+    assert LearnerConfig().budget_share == BUDGET_SHARE
+
+
+def test_labels_are_counted_against_the_budget(settings):
+    living_project(settings)
+    project = only(settings)
+    assert (project["labels"], project["budget"], project["tasks"]) == (78, 100, 500)
+
+
+def test_without_a_plan_the_budget_is_a_share_of_the_tasks(settings):
+    add_project(settings).save_tasks({i: record() for i in range(50)})
+    assert only(settings)["budget"] == 10
+
+
+def test_the_next_round_is_after_so_many_labels(settings):
+    living_project(settings)
+    assert only(settings)["next_round"] == {"at": 92, "missing": 14}
+
+
+def test_the_curve_is_of_rounds_that_were_validated(settings):
+    living_project(settings)
+    assert [point["labelled"] for point in only(settings)["curve"]] == [12, 32, 52, 72]
+
+
+def test_versions_are_newest_first_and_say_which_serves(settings):
+    living_project(settings)
+    versions = only(settings)["versions"]
+    assert [v["serves"] for v in versions] == [True, False, False, False, False]
+    assert "p = 0.011" in versions[1]["reason"]
+
+
+def test_entropy_is_counted_from_probabilities_not_from_scores(settings):
+    folder = add_project(settings)
+    release(folder, tasks={1: entry(0.9, 0.25, 0.25, 0.25, 0.25), 2: entry(0.1, 1, 0, 0, 0)})
+    assert only(settings)["entropy"]["bins"] == [1, *[0] * 18, 1]
+
+
+def test_the_order_before_any_label_is_no_entropy(settings):
+    release(add_project(settings), tasks={1: entry(0.5)})
+    assert only(settings)["entropy"] is None
+
+
+def test_time_left_goes_by_what_is_done(settings):
+    now = time.time()
+    add_project(settings).write(
+        "progress.json",
+        {"job": "round", "stage": "scoring", "done": 25, "total": 100, "started": now - 30,
+         "updated": now},
+    )  # fmt: skip
+    running = only(settings)["running"]
+    assert running["share"] == 0.25
+    assert running["left_s"] == pytest.approx(90, abs=2)
+
+
+def test_progress_that_stands_still_is_said(settings):
+    now = time.time()
+    add_project(settings).write(
+        "progress.json",
+        {"job": "round", "stage": "scoring", "done": 25, "total": 100, "started": now - 900,
+         "updated": now - 600},
+    )  # fmt: skip
+    assert only(settings)["running"]["stalled_s"] == pytest.approx(600, abs=2)
+
+
+def test_clips_that_were_not_fetched_or_not_readable_are_skipped(settings):
+    folder = add_project(settings)
+    folder.save_tasks({1: record(error="404"), 2: record("audio/2.wav"), 3: record()})
+    folder.write("skipped.json", {"2": "is silent"})
+    assert only(settings)["skipped"] == [
+        {"task": "1", "reason": "404"},
+        {"task": "2", "reason": "is silent"},
+    ]
+
+
+def test_a_worker_that_was_seen_lately_is_alive(settings):
+    projects = Projects(settings)
+    projects.note_worker("old", time.time() - 600)
+    assert not status(settings)["worker_alive"]
+    projects.note_worker("new", time.time())
+    assert status(settings)["worker_alive"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["history.json", "tasks.json", "errors.json", "skipped.json", "progress.json", "plan.json"],
+)
+@pytest.mark.parametrize("content", ["{", "null", "3", '[1, "x"]', '{"a": 1}', '{"stage": [1]}'])
+def test_a_damaged_file_costs_no_more_than_its_section(settings, name, content):
+    folder = living_project(settings)
+    (folder.path / name).write_text(content)
+    assert only(settings)["title"] == "Call centre, autumn"
+    assert make_client(settings).get("/").status_code == 200
+
+
+def test_damaged_predictions_cost_no_more_than_the_distribution(settings):
+    folder = living_project(settings)
+    version = only(settings)["serving"]
+    (folder.path / "rounds" / version / "predictions.json").write_text("{")
+    assert only(settings)["entropy"] is None
+
+
+def test_a_history_of_wrong_types_is_said_and_disturbs_no_other_project(settings):
+    living_project(settings, 1)
+    folder = living_project(settings, 2)
+    folder.write("history.json", [history_entry(1, 12, 0.5) | {"labelled": "many"}])
+    one, two = status(settings)["projects"]
+    assert one["versions"]
+    assert two["problems"]
+
+
+def test_what_is_shown_is_json_that_others_can_read(settings):
+    worst_project(settings)
+    text = make_client(settings).get("/status").text
+    json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_keys_and_secrets_are_nowhere(settings):
+    living_project(settings)
+    client = make_client(settings)
+    shown = client.get("/").text + client.get("/status").text + client.get("/metrics").text
+    assert "k" * 40 not in shown
+    assert "s" * 40 not in shown
+
+
+def test_text_from_elsewhere_is_escaped(settings):
+    worst_project(settings)
+    page = make_client(settings).get("/").text
+    assert "<script" not in page
+    assert "<img" not in page
+
+
+def test_with_nothing_connected_the_page_says_what_to_do(settings):
+    assert "python -m backend connect" in make_client(settings).get("/").text
+
+
+def test_the_page_can_stand_still(settings):
+    client = make_client(settings)
+    assert 'http-equiv="refresh"' in client.get("/").text
+    assert 'http-equiv="refresh"' not in client.get("/?still").text
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 5, 7, 33, 250, 999, 123_456])
+def test_ticks_are_few_round_and_within(most):
+    values = ticks(most)
+    assert values[0] == 0
+    assert values[-1] <= most
+    assert len(values) <= 6
+
+
+def test_charts_describe_themselves_to_those_who_cannot_see_them():
+    curve = learning_curve(
+        [{"version": "v", "labelled": 12, "ua": 0.5, "promoted": True}], budget=100
+    )
+    assert "now 50.0% with 12 labels" in curve
+    assert "Entropy of 3 recordings" in entropy_histogram([1, 2])
+
+
+def test_charts_draw_nothing_outside_of_their_frame():
+    points = [
+        {"version": "v", "labelled": n, "ua": ua, "promoted": True}
+        for n, ua in [(1, 0.0), (9, 1.0)]
+    ]
+    for number in [
+        float(part.split('"')[0]) for part in learning_curve(points, 5).split('cy="')[1:]
+    ]:
+        assert 0 <= number <= 220
+        assert math.isfinite(number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (89, "89 s"), (720, "12 min"), (11_100, "3 h 05 min"), (500_000, "6 days")],
+)
+def test_durations_are_said_shortly(seconds, said):
+    assert duration(seconds) == said
