@@ -77,17 +77,17 @@ def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _connect(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import connect
-
     url = options.url or settings.label_studio_url
     if not url:
         raise SettingsError("--url is missing: Label Studio's address, or set LABEL_STUDIO_URL")
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"--url {url}: write http://host:port")
+    key = _api_key(settings, options)
+    from backend import connect
+
     connected = connect.connect(
-        settings, url.rstrip("/"), _api_key(settings, options), options.project,
-        options.backend_url,
-    )  # fmt: skip
+        settings, url.rstrip("/"), key, options.project, options.backend_url
+    )
     print(connected)
 
 

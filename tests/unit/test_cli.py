@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_connect_without_an_address_says_so(capsys):
 
 
 def test_connect_without_a_token_says_so(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     assert cli.main(["connect", "--project", "7", "--url", "http://localhost:9"]) == 1
     assert "LABEL_STUDIO_API_KEY" in capsys.readouterr().err
 
