@@ -1,0 +1,260 @@
+"""The tasks' audio, fetched into the project's cache.
+
+Addresses on Label Studio's own host (uploads, local files, cloud storage through its proxy) are
+fetched with its token, which goes nowhere else. Other hosts are fetched without one, and only where
+they are public: whoever may import tasks must not be able to read the private network through this
+service. The address that was checked is the one that is connected to, for every redirect anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
+
+import httpx
+
+from after_model.progress import Progress, silent
+from backend.label_studio import LabelStudio, LabelStudioUnavailable
+from backend.settings import Settings
+
+CLOUD = ("s3", "gs", "azure-blob")
+MAX_REDIRECTS = 5
+SLOWEST_BYTES_S = 10_000  # a download slower than this is given up, beyond the time limit's grace
+CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file, or why there is none."""
+
+    path: Path | None
+    error: str | None = None
+
+
+class FetchError(ValueError):
+    """An address that gives no recording; the message says why and what to do."""
+
+
+def fetch(
+    client: LabelStudio,
+    folder: Path,
+    items: Mapping[str, str],
+    settings: Settings,
+    progress: Progress = silent,
+) -> dict[str, Fetched]:
+    """Fetch the addresses `items` (key -> address) into `folder`, several at once.
+
+    A key begins with its task's id ("12-audio"). What is there already is not fetched again; files
+    appear whole or not at all. One that fails stops no other. Raises LabelStudioUnavailable when
+    Label Studio itself is away: then nothing is wrong with the recordings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fetcher = _Fetcher(client, folder, settings)
+    results: dict[str, Fetched] = {}
+    with fetcher.connections(), ThreadPoolExecutor(settings.fetch_workers) as threads:
+        futures = {threads.submit(fetcher.one, key, uri): key for key, uri in items.items()}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                results[futures[future]] = future.result()
+                progress("audio", done, len(items))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return {key: results[key] for key in items}
+
+
+def is_private(address: str) -> bool:
+    """Whether an IP address is not of the public internet."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return not ip.is_global or ip.is_multicast
+
+
+class _Fetcher:
+    """Fetches single addresses; safe for several threads."""
+
+    def __init__(self, client: LabelStudio, folder: Path, settings: Settings) -> None:
+        self.client = client
+        self.folder = folder
+        self.settings = settings
+        self.home = _origin(client.url)
+
+    @contextmanager
+    def connections(self) -> Iterator[None]:
+        limits = httpx.Limits(max_connections=4 * self.settings.fetch_workers)
+        timeout = httpx.Timeout(self.settings.fetch_timeout_s)
+        # trust_env off: a proxy from the environment would resolve names that were not checked
+        with httpx.Client(timeout=timeout, limits=limits, trust_env=False) as self.http:
+            yield
+
+    def one(self, key: str, uri: str) -> Fetched:
+        path = self.folder / file_name(key, uri)
+        if path.is_file():
+            return Fetched(path)
+        try:
+            if not isinstance(uri, str):
+                raise FetchError(f"the task's audio is {uri!r}, no address")
+            self._download(self._absolute(key, uri), path)
+        except FetchError as error:
+            return Fetched(None, str(error))
+        except (OSError, ValueError) as error:  # a full disk; an address that can't be parsed
+            return Fetched(None, f"{_shown(uri)}: {error}")
+        return Fetched(path)
+
+    def _absolute(self, key: str, uri: str) -> str:
+        uri = uri.strip()
+        scheme = urlsplit(uri).scheme.lower()
+        if scheme in CLOUD:  # Label Studio has the storage's keys, and a proxy that uses them
+            encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+            return f"{self.client.url}/tasks/{key.split('-')[0]}/resolve/?fileuri={encoded}"
+        if uri.startswith("/"):
+            return self.client.url + uri
+        if scheme in ("http", "https"):
+            return uri
+        raise FetchError(
+            f"{_shown(uri)}: not an address that can be fetched; use an upload, Label Studio's "
+            "local files, http(s):// or a cloud storage connected in Label Studio"
+        )
+
+    def _download(self, url: str, path: Path) -> None:
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                with self._get(url) as response:
+                    if response.is_redirect:
+                        url = urljoin(url, response.headers["location"])
+                        if urlsplit(url).scheme not in ("http", "https"):
+                            raise FetchError(f"{_shown(url)}: redirected to no http(s) address")
+                        continue
+                    self._check(url, response)
+                    self._save(url, response, path)
+                    return
+            except httpx.HTTPError as error:
+                if _origin(url) == self.home and isinstance(error, httpx.ConnectError):
+                    raise LabelStudioUnavailable(f"{self.client.url} can't be reached") from error
+                raise FetchError(f"{_shown(url)}: {_reason(error)}") from error
+        raise FetchError(f"{_shown(url)}: more than {MAX_REDIRECTS} redirects")
+
+    @contextmanager
+    def _get(self, url: str) -> Iterator[httpx.Response]:
+        """A response whose body is still to be read, from an address that may be used."""
+        headers = {"Accept": "audio/*, application/octet-stream, */*;q=0.5"}
+        if _origin(url) == self.home:
+            with self.http.stream("GET", url, headers=headers | self.client.authorization()) as r:
+                yield r
+            return
+        parts = urlsplit(url)
+        host, address = parts.hostname or "", self._public_address(url)
+        literal = f"[{address}]" if ":" in address else address
+        port = f":{parts.port}" if parts.port else ""
+        pinned = urlunsplit((parts.scheme, literal + port, parts.path, parts.query, ""))
+        headers["Host"] = (f"[{host}]" if ":" in host else host) + port
+        extensions = {"sni_hostname": host}  # certificates are checked against the name
+        with self.http.stream("GET", pinned, headers=headers, extensions=extensions) as response:
+            yield response
+
+    def _public_address(self, url: str) -> str:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise FetchError(f"{_shown(url)}: the host's name can't be resolved") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        if not self.settings.allow_private_addresses and any(map(is_private, addresses)):
+            raise FetchError(
+                f"{_shown(url)}: a private address, which is not fetched from; if it is meant, "
+                "set AFTER_ALLOW_PRIVATE_ADDRESSES=true"
+            )
+        return addresses[0]
+
+    def _check(self, url: str, response: httpx.Response) -> None:
+        if response.status_code in (502, 503, 504) and _origin(url) == self.home:
+            raise LabelStudioUnavailable(f"{self.client.url} answers {response.status_code}")
+        if response.status_code in (401, 403) and _origin(url) == self.home:
+            raise FetchError(
+                f"{_shown(url)}: Label Studio answers {response.status_code}; the token's user "
+                "needs access to the project, and a local file needs a storage that covers it"
+            )
+        if response.status_code != 200:
+            raise FetchError(f"{_shown(url)}: the server answers {response.status_code}")
+        if response.headers.get("content-type", "").startswith("text/html"):
+            raise FetchError(f"{_shown(url)}: a web page, not a recording")
+        self._check_size(url, int(response.headers.get("content-length") or 0))
+
+    def _check_size(self, url: str, size: int) -> None:
+        if size > self.settings.max_audio_bytes:
+            raise FetchError(
+                f"{_shown(url)}: more than {self.settings.max_audio_bytes} bytes; cut it, or "
+                "raise AFTER_MAX_AUDIO_BYTES"
+            )
+
+    def _save(self, url: str, response: httpx.Response, path: Path) -> None:
+        handle, beside = tempfile.mkstemp(prefix=".new-", dir=self.folder)
+        started, size = time.monotonic(), 0
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in response.iter_bytes(CHUNK):
+                    size += len(chunk)
+                    self._check_size(url, size)
+                    allowed_s = self.settings.fetch_timeout_s + size / SLOWEST_BYTES_S
+                    if time.monotonic() - started > allowed_s:
+                        raise FetchError(f"{_shown(url)}: too slow; given up after {size} bytes")
+                    file.write(chunk)
+            if size == 0:
+                raise FetchError(f"{_shown(url)}: empty (0 bytes)")
+            os.chmod(beside, 0o644)
+            os.replace(beside, path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+
+def file_name(key: str, uri: object) -> str:
+    """The cached file's name: the key, a hash of the address, and its extension."""
+    digest = hashlib.blake2b(str(uri).encode(), digest_size=4).hexdigest()
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in key)[:80]
+    return f"{safe}-{digest}{_extension(str(uri))}"
+
+
+def _extension(uri: str) -> str:
+    """The extension, so that a person recognises the format; libsndfile looks at the content."""
+    parts = urlsplit(uri)
+    named = parse_qs(parts.query).get("d", [parts.path])[-1]
+    suffix = PurePosixPath(unquote(named)).suffix.lower()
+    return suffix if suffix[1:].isalnum() and len(suffix) <= 6 and suffix != ".raw" else ""
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname or "", port
+
+
+def _shown(url: object) -> str:
+    """An address without what may be secret in it: credentials and query."""
+    text = str(url)
+    parts = urlsplit(text)
+    if not parts.netloc:
+        return text.split("?")[0][:200]
+    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))[:200]
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "the server doesn't answer in time"
+    if isinstance(error, httpx.ConnectError):
+        return "no connection to the server"
+    return f"the download broke off ({type(error).__name__})"

@@ -1,0 +1,239 @@
+"""Fetching audio: whole or not at all, no secrets to strangers, no private addresses."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend import recordings
+from backend.label_studio import LabelStudioUnavailable
+from backend.settings import Settings
+
+TOKEN = {"Authorization": "Token very-secret"}
+CLIP = b"RIFF-not-really-audio" * 1000
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Serves /clip.wav, redirects, slow, large and broken answers; remembers what was asked."""
+
+    asked: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        type(self).asked.append((self.path, self.headers.get("Authorization")))
+        parts = urlsplit(self.path)
+        if parts.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", parse_qs(parts.query)["to"][0])
+            self.end_headers()
+            return
+        if parts.path == "/hang":
+            time.sleep(3)
+        status = {"/missing.wav": 404, "/forbidden.wav": 403, "/away.wav": 503}.get(parts.path, 200)
+        self.send_response(status)
+        kind = "text/html; charset=utf-8" if parts.path == "/login" else "audio/wav"
+        self.send_header("Content-Type", kind)
+        if parts.path == "/announced.wav":
+            self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        body = {"/empty.wav": b"", "/endless.wav": CLIP * 100}.get(parts.path, CLIP)
+        try:
+            self.wfile.write(body)
+        except OSError:  # the client has had enough
+            pass
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@dataclasses.dataclass
+class Host:
+    url: str
+    asked: list[tuple[str, str | None]]
+
+
+def _serve() -> Iterator[Host]:
+    handler = type("Handler", (_Server,), {"asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Host(f"http://127.0.0.1:{server.server_port}", handler.asked)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def home() -> Iterator[Host]:
+    """What stands for Label Studio."""
+    yield from _serve()
+
+
+@pytest.fixture
+def stranger() -> Iterator[Host]:
+    yield from _serve()
+
+
+class Client:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def authorization(self) -> dict[str, str]:
+        return dict(TOKEN)
+
+
+@pytest.fixture
+def fetch(home: Host, tmp_path: Path):
+    """fetch(uri, **settings) -> Fetched"""
+
+    def one(uri: str, **settings):
+        settings.setdefault("fetch_timeout_s", 1.0)
+        chosen = Settings(data=tmp_path, **settings)
+        result = recordings.fetch(Client(home.url), tmp_path / "audio", {"12-audio": uri}, chosen)  # type: ignore[arg-type]
+        return result["12-audio"]
+
+    return one
+
+
+def left_over(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".new-")]
+
+
+def test_an_upload_is_fetched_with_the_token(fetch, home):
+    result = fetch("/data/upload/1/clip.wav")
+    assert result.path.read_bytes() == CLIP
+    assert result.path.suffix == ".wav"
+    assert home.asked == [("/data/upload/1/clip.wav", "Token very-secret")]
+
+
+def test_a_local_file_keeps_its_extension(fetch):
+    assert fetch("/data/local-files/?d=some%20folder/a.flac").path.suffix == ".flac"
+
+
+def test_an_absolute_address_of_label_studio_gets_the_token(fetch, home):
+    fetch(f"{home.url}/data/upload/1/clip.wav")
+    assert home.asked[0][1] == "Token very-secret"
+
+
+def test_what_is_there_is_not_fetched_again(fetch, home):
+    first, second = fetch("/clip.wav"), fetch("/clip.wav")
+    assert first == second
+    assert len(home.asked) == 1
+
+
+def test_another_address_of_a_task_is_another_file(fetch):
+    assert fetch("/a.wav").path != fetch("/b.wav").path
+
+
+def test_private_addresses_are_refused(fetch, stranger):
+    result = fetch(f"{stranger.url}/clip.wav")
+    assert result.path is None
+    assert "AFTER_ALLOW_PRIVATE_ADDRESSES" in result.error
+    assert stranger.asked == []
+
+
+def test_a_stranger_never_gets_the_token(fetch, stranger):
+    assert fetch(f"{stranger.url}/clip.wav", allow_private_addresses=True).path.exists()
+    assert stranger.asked == [("/clip.wav", None)]
+
+
+def test_a_redirect_to_a_stranger_drops_the_token(fetch, stranger):
+    fetch(f"/redirect?to={stranger.url}/clip.wav", allow_private_addresses=True)
+    assert stranger.asked == [("/clip.wav", None)]
+
+
+def test_a_redirect_to_a_private_address_is_refused(fetch, stranger):
+    result = fetch(f"/redirect?to={stranger.url}/clip.wav")
+    assert "private address" in result.error
+    assert stranger.asked == []
+
+
+def test_a_redirect_to_a_file_is_refused(fetch):
+    assert "http(s)" in fetch("/redirect?to=file:///etc/passwd").error
+
+
+def test_redirects_end(fetch):
+    assert "redirects" in fetch("/redirect?to=/redirect?to=/redirect").error
+
+
+@pytest.mark.parametrize("path", ["/announced.wav", "/endless.wav"])
+def test_too_large_is_given_up(fetch, path, tmp_path):
+    result = fetch(path, max_audio_bytes=100_000)
+    assert "AFTER_MAX_AUDIO_BYTES" in result.error
+    assert left_over(tmp_path / "audio") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/missing.wav", "404"),
+        ("/forbidden.wav", "storage that covers it"),
+        ("/empty.wav", "empty"),
+        ("/login", "web page"),
+        ("/hang", "in time"),
+        ("ftp://host/clip.wav", "cloud storage"),
+        ("http://no-such-host.invalid/clip.wav", "resolved"),
+        ("http://[bad", "bad"),
+    ],
+)
+def test_what_goes_wrong_is_told(fetch, path, said):
+    result = fetch(path)
+    assert result.path is None
+    assert said in result.error
+
+
+def test_label_studio_being_away_is_no_fault_of_the_recordings(fetch):
+    with pytest.raises(LabelStudioUnavailable):
+        fetch("/away.wav")
+
+
+def test_one_bad_recording_stops_no_other(home, tmp_path):
+    items = {"1-audio": "/a.wav", "2-audio": "/missing.wav", "3-audio": "/c.wav"}
+    result = recordings.fetch(Client(home.url), tmp_path, items, Settings(data=tmp_path))  # type: ignore[arg-type]
+    assert [fetched.path is not None for fetched in result.values()] == [True, False, True]
+    assert list(result) == list(items)
+
+
+def test_cloud_storage_goes_through_label_studio(fetch, home):
+    fetch("s3://bucket/clip.wav")
+    path, token = home.asked[0]
+    encoded = parse_qs(urlsplit(path).query)["fileuri"][0]
+    assert urlsplit(path).path == "/tasks/12/resolve/"
+    assert base64.urlsafe_b64decode(encoded) == b"s3://bucket/clip.wav"
+    assert token == "Token very-secret"
+
+
+def test_errors_hide_what_an_address_may_hold(fetch, stranger):
+    secret = stranger.url.replace("//", "//user:hunter2@") + "/missing.wav?signature=abc"
+    error = fetch(secret, allow_private_addresses=True).error
+    assert "hunter2" not in error
+    assert "abc" not in error
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "::1",
+     "fe80::1", "fd00::1", "::ffff:10.0.0.1", "100.64.0.1", "224.0.0.1"],
+)  # fmt: skip
+def test_addresses_of_private_networks(address):
+    assert recordings.is_private(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111"])
+def test_addresses_of_the_public_internet(address):
+    assert not recordings.is_private(address)
+
+
+@given(st.text(), st.text())
+def test_a_cached_file_stays_in_its_folder(key, uri):
+    name = recordings.file_name(key, uri)
+    assert "/" not in name
+    assert name not in ("", ".", "..")
+    assert len(name.encode()) < 400
