@@ -7,6 +7,7 @@ empty folder is kept in .cache, so that later sessions start in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import shutil
@@ -127,10 +128,8 @@ class LabelStudioServer:
         process, self._process = self._process, None
         if process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -170,7 +169,7 @@ class LabelStudioServer:
         return response.json() if response.content else None
 
     def new_token(self) -> str:
-        """The personal access token; Label Studio allows one active per user, so always the same."""
+        """The personal access token; one may be active per user, so always the same."""
         return self._personal_token
 
     @cached_property
