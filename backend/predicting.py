@@ -48,6 +48,14 @@ class ConfigNotUnderstood(ValueError):
     """A labeling config without a choice on audio; the message ends with an example."""
 
 
+class Unusable(ValueError):
+    """A clip that can't be fetched or read, and why."""
+
+
+class Unanswered(RuntimeError):
+    """No answer now, and why: there is no time, or Label Studio is away."""
+
+
 def serving_version(folder: ProjectFolder) -> str | None:
     """The release that serves; None before the first, and where its files are damaged."""
     if not (folder.path / "releases" / "current").is_file():
@@ -83,7 +91,11 @@ class Predictor:
         self.settings = settings
 
     def predict(
-        self, project: Project, folder: ProjectFolder, tasks: Sequence[Item], label_config: str
+        self,
+        project: Project,
+        folder: ProjectFolder,
+        tasks: Sequence[Item],
+        label_config: str | None,
     ) -> list[dict[str, Any]]:
         """One answer per task, in order: {"model_version", "score", "result"}.
 
@@ -91,7 +103,7 @@ class Predictor:
         """
         version = serving_version(folder)
         if version is None or not tasks:
-            return [_pending() for _ in tasks]
+            return [pending() for _ in tasks]
         stored = stored_predictions(folder, version)
         same = unchanged(label_config, folder.snapshot(version)["controls"])
         known = stored.get("tasks", {})
@@ -111,7 +123,7 @@ class Predictor:
                 answers |= self._compute(project, folder, version, same, missing)
             finally:
                 self._room.release()
-        return [answers.get(key) or _pending() for key, _ in tasks]
+        return [answers.get(key) or pending() for key, _ in tasks]
 
     def _compute(
         self,
@@ -129,28 +141,21 @@ class Predictor:
             return {}
         answers: dict[int, dict[str, Any]] = {}
         for key, data in tasks.items():
-            if time.monotonic() > deadline:
-                break
             probs: dict[str, list[float]] = {}
-            problem = None
-            for control in controls:
-                path, problem = _clip(self.settings, project, folder, key, data, control.audio_key)
-                if path is None:
-                    break
-                learner, model = models[control.name]
-                found = self._scorer.score(folder, learner, model, path, deadline)
-                if found is None:
-                    return answers
-                values, problem = found
-                if values is None:
-                    break
-                probs[control.name] = values
-            if problem is not None:
+            try:
+                for control in controls:
+                    clip = _clip(self.settings, project, folder, key, data, control.audio_key)
+                    learner, model = models[control.name]
+                    probs[control.name] = self._scorer.score(folder, learner, model, clip, deadline)
+            except Unusable as problem:
                 _note(folder, f"task {key}: {problem}")
                 answers[key] = _unreadable(version)
-            else:
-                score = sum(confidence(row) for row in probs.values()) / len(probs)
-                answers[key] = _answer(version, controls, score, probs)
+                continue
+            except Unanswered as problem:
+                log.warning("project=%d task=%d not answered: %s", project.id, key, problem)
+                break
+            score = sum(confidence(row) for row in probs.values()) / len(probs)
+            answers[key] = _answer(version, controls, score, probs)
         return answers
 
 
@@ -164,10 +169,11 @@ class Scorer:
 
     def score(
         self, folder: ProjectFolder, learner: str, model: str, clip: Path, deadline: float
-    ) -> tuple[list[float] | None, str | None] | None:
-        """(probabilities [C], None) or (None, why the clip can't be used); None: no time."""
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return None
+    ) -> list[float]:
+        """Probabilities [C]; raises Unusable, or Unanswered where there is no time or no model."""
+        left = deadline - time.monotonic()
+        if left <= 0 or not self._lock.acquire(timeout=left):
+            raise Unanswered("no time is left")
         try:
             import torch
 
@@ -179,8 +185,8 @@ class Scorer:
             try:
                 probs = score(classifier, store, [Utterance("clip", clip)], device="cpu").probs
             except AudioError as error:
-                return None, f"{error.reason}. {error.fix}".removesuffix(". ")
-            return [round(float(p), 6) for p in probs[0]], None
+                raise Unusable(f"{error.reason}. {error.fix}".removesuffix(". ")) from None
+            return [round(float(p), 6) for p in probs[0]]
         finally:
             self._lock.release()
 
@@ -195,7 +201,10 @@ class Scorer:
         path = learners.models(folder, learner).path(model)
         if path not in self._loaded:
             started = time.monotonic()
-            classifier, _ = EmotionClassifier.load(path)
+            try:
+                classifier, _ = EmotionClassifier.load(path)
+            except Exception as error:  # whatever a damaged or removed file leads to
+                raise Unanswered(f"the model {model} can't be loaded: {error!r}") from error
             limits = AudioLimits(max_duration_s=self.settings.max_audio_s)
             store = FeatureStore(folder.features, classifier.backbone, limits=limits, workers=1)
             self._loaded[path] = classifier, store
@@ -214,13 +223,15 @@ def confidence(probs: Sequence[float]) -> float:
     return min(1.0, max(0.0, 1 - entropy / math.log(len(probs))))
 
 
-def unchanged(label_config: str, stored: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:
+def unchanged(label_config: str | None, stored: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:
     """The controls whose labels are those of the model's time; others wait for the next round.
 
-    Raises ConfigNotUnderstood.
+    Without a config, all. Raises ConfigNotUnderstood.
     """
-    from backend import labeling
+    from backend import labeling, learners
 
+    if label_config is None:
+        return tuple(learners.control(described) for described in stored)
     labels = {control["name"]: tuple(control["labels"]) for control in stored}
     try:
         controls = labeling.controls(label_config)
@@ -245,7 +256,8 @@ def _unreadable(version: str) -> dict[str, Any]:
     return {"model_version": version, "score": UNREADABLE_SCORE, "result": []}
 
 
-def _pending() -> dict[str, Any]:
+def pending() -> dict[str, Any]:
+    """The answer when there is none yet."""
     return {"model_version": PENDING_VERSION, "score": None, "result": []}
 
 
@@ -260,23 +272,23 @@ def _clip(
     task: int,
     data: Mapping[str, Any],
     audio_key: str,
-) -> tuple[Path | None, str | None]:
-    """Where the task's audio is, fetched if need be, or why it isn't anywhere."""
+) -> Path:
+    """Where the task's audio is, fetched if need be; raises Unusable or Unanswered."""
     uri = data.get(audio_key)
     if not isinstance(uri, str) or not uri:
-        return None, f"its data has no {audio_key!r}"
-    known = folder.tasks().get(task)
-    if known is not None and known.audio.get(audio_key) == uri and audio_key in known.path:
-        path = folder.path / known.path[audio_key]
-        if path.is_file():
-            return path, None
+        raise Unusable(f"its data has no {audio_key!r}")
     from backend import recordings
-    from backend.label_studio import LabelStudio
+    from backend.label_studio import LabelStudio, LabelStudioError
 
     name = f"{task}-{audio_key}"
-    client = LabelStudio(project.url, project.api_key)
-    fetched = recordings.fetch(client, folder.audio, {name: uri}, settings)[name]
-    return fetched.path, fetched.error
+    try:
+        client = LabelStudio(project.url, project.api_key)
+        fetched = recordings.fetch(client, folder.audio, {name: uri}, settings)[name]
+    except LabelStudioError as error:
+        raise Unanswered(str(error)) from None
+    if fetched.path is None:
+        raise Unusable(fetched.error or "can't be fetched")
+    return fetched.path
 
 
 def _note(folder: ProjectFolder, message: str) -> None:

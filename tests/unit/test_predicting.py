@@ -1,0 +1,234 @@
+"""Answers to /predict for tasks without a stored one."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from web_fixtures import (
+    CONFIG,
+    LABELS,
+    add_project,
+    described,
+    entry,
+    make_client,
+    make_settings,
+    release,
+    task,
+)
+
+from after_model.active_learning import ActiveLearner  # noqa: F401  (imports torch once)
+from after_model.backbone import load as load_backbone
+from after_model.classifier import new_classifier
+from after_model.labels import LabelSpace
+from after_model.scoring import score
+from backend import learners, predicting
+from backend.predicting import PENDING_VERSION, Predictor, Unanswered, Unusable, confidence
+from backend.projects import Projects
+
+VERSION, MODEL = "after-r01-n0016", "after-r00-n0016"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def folder(settings, tiny_backbone):
+    """A project whose serving release has a model."""
+    folder = add_project(settings)
+    learner = described()["learner"]
+    publish(folder, learner, MODEL, tiny_backbone)
+    release(folder, VERSION, {1: entry(0.3, 0.1, 0.7, 0.1, 0.1)}, {"emotion": [learner, MODEL]})
+    return folder
+
+
+def publish(folder, learner, model, backbone):
+    classifier = new_classifier(load_backbone(backbone), len(LABELS))
+    learners.models(folder, learner).publish(
+        model, lambda path: classifier.save(path, LabelSpace(tuple(LABELS))), {}
+    )
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """Where every task's audio is from now on."""
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(size=8_000) * 0.1, 16_000)
+    monkeypatch.setattr(predicting, "_clip", lambda *_: path)
+    return path
+
+
+def predict(settings, tasks, predictor=None, config=CONFIG):
+    projects = Projects(settings)
+    return (predictor or Predictor(settings)).predict(
+        projects.get(1),
+        projects.folder(1),
+        [(t["id"], t["data"]) for t in tasks],
+        config,
+    )
+
+
+def test_a_task_without_a_stored_answer_is_scored(settings, folder, clip):
+    stored, computed = predict(settings, [task(1), task(2)])
+    assert stored["score"] == 0.3
+    assert computed["model_version"] == VERSION
+    assert computed["result"][0]["value"]["choices"][0] in LABELS
+    assert 0 <= computed["score"] <= 1
+
+
+def test_an_answer_is_what_the_library_gives(settings, folder, clip):
+    from after_model.audio import Utterance
+    from after_model.classifier import EmotionClassifier
+    from after_model.features import FeatureStore
+
+    model, _ = EmotionClassifier.load(learners.models(folder, described()["learner"]).path(MODEL))
+    store = FeatureStore(clip.parent / "elsewhere", model.backbone)
+    probs = score(model, store, [Utterance("x", clip)], device="cpu").probs[0]
+    (answer,) = predict(settings, [task(2)])
+    assert answer["score"] == pytest.approx(confidence(probs.tolist()), abs=1e-4)
+    assert answer["result"][0]["value"]["choices"] == [LABELS[int(probs.argmax())]]
+
+
+def test_an_unreadable_clip_is_empty_last_and_reported(settings, folder, clip):
+    clip.write_bytes(b"no audio")
+    answers = predict(settings, [task(1), task(2)])
+    assert answers[1] == {"model_version": VERSION, "score": 1.0, "result": []}
+    assert folder.errors()[0]["where"] == "predict"
+    assert "task 2" in folder.errors()[0]["message"]
+
+
+def test_the_same_clip_is_reported_once(settings, folder, clip):
+    clip.write_bytes(b"no audio")
+    for _ in range(3):
+        predict(settings, [task(2)])
+    assert len(folder.errors()) == 1
+
+
+def test_a_full_disk_costs_no_answer(settings, folder, clip, monkeypatch):
+    clip.write_bytes(b"no audio")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("backend.projects.ProjectFolder.write", full)
+    assert len(predict(settings, [task(1), task(2)])) == 2
+
+
+def test_one_bad_clip_among_others_stops_none(settings, folder, clip, monkeypatch):
+    def fetch(_settings, _project, _folder, key, *_):
+        if key == 2:
+            raise Unusable("404")
+        return clip
+
+    monkeypatch.setattr(predicting, "_clip", fetch)
+    answers = predict(settings, [task(3), task(2), task(4)])
+    assert [bool(a["result"]) for a in answers] == [True, False, True]
+
+
+def test_while_label_studio_is_away_the_question_stays_open(settings, folder, clip, monkeypatch):
+    def away(*_):
+        raise Unanswered("Label Studio is away")
+
+    monkeypatch.setattr(predicting, "_clip", away)
+    (answer,) = predict(settings, [task(2)])
+    assert answer["model_version"] == PENDING_VERSION
+    assert folder.errors() == []
+
+
+def test_tasks_that_there_is_no_time_for_stay_open(settings, folder, clip, monkeypatch):
+    monkeypatch.setattr(predicting, "DEADLINE_S", -1.0)
+    answers = predict(settings, [task(1), task(2)])
+    assert [a["model_version"] for a in answers] == [VERSION, PENDING_VERSION]
+
+
+def test_a_model_that_is_gone_leaves_the_question_open(settings, folder, clip):
+    path = learners.models(folder, described()["learner"]).path(MODEL)
+    (path / "head.safetensors").write_bytes(b"damaged")
+    (answer,) = predict(settings, [task(2)])
+    assert answer["model_version"] == PENDING_VERSION
+
+
+def test_few_requests_wait_for_a_model_so_that_others_are_answered(
+    settings, folder, clip, monkeypatch
+):
+    predictor = Predictor(settings)
+    computing, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_):
+        computing.release()
+        go_on.wait(20)
+        return clip
+
+    monkeypatch.setattr(predicting, "_clip", slow)
+    threads = [
+        threading.Thread(target=predict, args=(settings, [task(2)], predictor)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert computing.acquire(timeout=20)
+    started = time.monotonic()
+    answers = predict(settings, [task(1), task(3)], predictor)
+    assert time.monotonic() - started < 1
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert [a["model_version"] for a in answers] == [VERSION, PENDING_VERSION]
+
+
+def test_only_a_few_models_stay_loaded(settings, folder, clip, tiny_backbone):
+    learner = described()["learner"]
+    predictor = Predictor(settings)
+    for number in range(5):
+        publish(folder, learner, f"m{number}", tiny_backbone)
+        predictor._scorer.score(folder, learner, f"m{number}", clip, time.monotonic() + 60)
+    assert len(predictor._scorer._loaded) == predicting.LOADED_MODELS
+
+
+def test_answers_follow_the_release_that_serves(settings, folder):
+    release(folder, "after-r02-n0032", {1: entry(0.6, 0.7, 0.1, 0.1, 0.1)})
+    assert predict(settings, [task(1)])[0]["score"] == 0.6
+    folder.releases.rollback(VERSION)
+    assert predict(settings, [task(1)])[0]["score"] == 0.3
+
+
+def test_stored_answers_are_read_again_when_they_change(settings, folder):
+    assert predict(settings, [task(1)])[0]["score"] == 0.3
+    content = folder.predictions(VERSION)
+    content["tasks"]["1"]["score"] = 0.4567
+    folder.write(f"rounds/{VERSION}/predictions.json", content)
+    assert predict(settings, [task(1)])[0]["score"] == 0.4567
+
+
+def test_a_task_is_fetched_from_label_studio_once(settings, folder, clip, monkeypatch):
+    pytest.importorskip("backend.label_studio")
+    from backend.recordings import file_name
+
+    monkeypatch.undo()  # the real _clip, which finds the file in the cache
+    cached = folder.audio / file_name("2-audio", "/data/upload/1/a.wav")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.write_bytes(clip.read_bytes())
+    assert predict(settings, [task(2)])[0]["result"]
+
+
+def test_a_task_without_audio_in_its_data_is_unreadable(settings, folder):
+    (answer,) = predict(settings, [{"id": 2, "data": {}}])
+    assert answer == {"model_version": VERSION, "score": 1.0, "result": []}
+
+
+def test_confidence_is_0_for_a_guess_and_1_for_certainty():
+    assert confidence([0.25] * 4) == pytest.approx(0)
+    assert confidence([1.0, 0, 0, 0]) == 1
+    assert confidence([1.0]) == 1
+
+
+def test_a_damaged_pointer_to_the_serving_release_is_no_failure(settings, folder):
+    (folder.path / "releases" / "current").write_text("after-r99-n9999")
+    client = make_client(settings)
+    assert client.post("/setup", json={"project": "1.1"}).json == {"model_version": PENDING_VERSION}
+    assert client.get("/").status_code == 200
