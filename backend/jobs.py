@@ -426,7 +426,7 @@ def current_labels(client: LabelStudio, project_id: int) -> dict[str, dict[str, 
 def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
     """What the status page shows of a round."""
     trained = folder.read(f"rounds/{version}/trained.json", {})
-    main = next(iter(trained.values()), {})
+    main: dict[str, Any] = next(iter(trained.values()), {})
     sizes = folder.read("plan.json", {})
     tasks = folder.tasks()
     labelled = int(version.rsplit("-n", 1)[1])

@@ -225,7 +225,7 @@ class _Fetcher:
 def file_name(key: str, uri: object) -> str:
     """The cached file's name: the key, a hash of the address, and its extension."""
     digest = hashlib.blake2b(str(uri).encode(), digest_size=4).hexdigest()
-    safe = "".join(c if c.isascii() and c.isalnum() or c in "-_" else "_" for c in key)[:80]
+    safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "_" for c in key)[:80]
     return f"{safe}-{digest}{_extension(str(uri))}"
 
 

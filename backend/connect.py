@@ -1,0 +1,288 @@
+"""Connect a project of Label Studio with this backend, and repair a connection; safe to repeat.
+
+What Label Studio does by itself when a backend is added is not enough, and partly in the way: it
+serves tasks in random order (its `model_version` becomes the backend's title), its webhook has no
+credentials, is missing where the host's name has no dot, and is there twice where somebody added
+the backend twice.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from backend import label_studio_setup as setup
+from backend import labeling
+from backend import settings as settings_module
+from backend.access import SECRET_HEADER
+from backend.label_studio import LabelStudio, LabelStudioError
+from backend.label_studio_http import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio_setup import Webhook
+from backend.projects import Project, Projects, UnknownProject
+from backend.settings import Settings
+
+TITLE = "AFTER"
+TAB = "AFTER: label next"
+SAMPLING = "Uncertainty sampling"
+
+
+class ConnectError(ValueError):
+    """A connection that can't be made; the message says which setting to change, and where."""
+
+
+@dataclass
+class Connected:
+    """What connecting found and changed, a line each."""
+
+    project: Project
+    lines: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def connect(
+    settings: Settings, url: str, api_key: str, project_id: int, backend_url: str | None = None
+) -> Connected:
+    """Check, register, repair; the worker then begins by itself.
+
+    Raises ConnectError, LabelingError or LabelStudioError, before anything is changed where the
+    reason can be known before.
+    """
+    projects = Projects(settings)
+    address = (backend_url or settings.backend_url).rstrip("/")
+    client = LabelStudio(url, api_key)
+    info = client.project(project_id)
+    controls = labeling.controls(info.label_config)
+    _check_same_server(projects, project_id, url)
+    _check_backend(address)
+    before = _known(projects, project_id)
+    project = projects.save(
+        Project(
+            id=project_id,
+            url=url,
+            api_key=api_key,
+            secret=before.secret if before else settings_module.new_secret(),
+            title=info.title,
+            backend_url=address,
+        )
+    )
+    projects.folder(project_id).reserve()
+    projects.folder(project_id).delete(["failed.json"])  # connecting again tries again
+    result = Connected(project)
+    named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
+    result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
+    _register(client, settings, project, result)
+    _repair_webhook(client, settings, project, result)
+    _repair_order(client, projects, project, result)
+    _create_tab(client, project, result)
+    projects.note_event(project_id, tasks_changed=True)
+    result.lines.append(
+        f"connected. Label at {url}/projects/{project_id}/ ; how it goes: {address}/"
+    )
+    return result
+
+
+def disconnect(settings: Settings, project_id: int) -> str:
+    """Take the backend and its webhook out of the project; models, labels, predictions stay."""
+    projects = Projects(settings)
+    project = projects.get(project_id)
+    try:
+        client = LabelStudio(project.url, project.api_key)
+        for backend in _backends(client, project):
+            setup.delete_backend(client, backend)
+        for webhook in webhooks(client, project):
+            setup.delete_webhook(client, webhook)
+        said = f"project {project_id} is disconnected"
+    except LabelStudioError as error:
+        said = f"project {project_id} is forgotten here, but Label Studio can't be changed: {error}"
+    projects.remove(project_id)
+    return f"{said}; its models stay in {projects.folder(project_id).path}"
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def _known(projects: Projects, project_id: int) -> Project | None:
+    try:
+        return projects.get(project_id)
+    except UnknownProject:
+        return None
+
+
+def _check_same_server(projects: Projects, project_id: int, url: str) -> None:
+    """One backend serves one Label Studio: project ids are unique only within one."""
+    others = {p.url for p in projects.all() if p.id != project_id and p.url != url}
+    if others:
+        raise ConnectError(
+            f"this backend serves {', '.join(sorted(others))} already; for {url} start another "
+            "with a folder of its own (AFTER_DATA)"
+        )
+
+
+def _check_backend(address: str) -> None:
+    """Label Studio asks the backend while it is registered: it has to run."""
+    try:
+        response = httpx.get(f"{address}/health", timeout=5, trust_env=False)
+        ours = response.status_code == 200 and response.json().get("model_class") == "AfterBackend"
+    except (httpx.HTTPError, ValueError) as error:
+        # An address that only Label Studio can reach is fine: it says so itself if it can't.
+        if urlsplit(address).hostname not in settings_module.LOOPBACK:
+            return
+        raise ConnectError(
+            f"{address} doesn't answer: start the backend first (python -m backend serve), or "
+            "name its address with --backend-url"
+        ) from error
+    if not ours:
+        raise ConnectError(f"{address} is something else than this backend; set --backend-url")
+
+
+# --- registration --------------------------------------------------------------------------------
+
+
+def _backends(client: LabelStudio, project: Project) -> list[setup.Backend]:
+    """The registrations of this backend; there should be one."""
+    found = setup.backends(client, project.id)
+    return [backend for backend in found if backend.url.rstrip("/") == project.backend_url]
+
+
+def _register(client: LabelStudio, settings: Settings, project: Project, result: Connected) -> None:
+    user, password = "", ""
+    if settings.has_credentials:
+        user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    found = _backends(client, project)
+    for extra in found[1:]:
+        setup.delete_backend(client, extra)
+        result.lines.append("removed a second registration of this backend")
+    try:
+        if not found:
+            backend = setup.add_backend(
+                client, project.id, project.backend_url, TITLE, user, password
+            )
+            result.lines.append(f"registered the backend, {project.backend_url}")
+        elif found[0].connected and (found[0].user, found[0].has_password) == (user, bool(user)):
+            backend = found[0]
+            result.lines.append(f"the backend is registered, {project.backend_url}")
+        else:
+            backend = setup.update_backend(
+                client, found[0], project.id, user=user, password=password
+            )
+            result.lines.append("registered the backend anew")
+    except LabelStudioError as error:
+        for orphan in _backends(client, project):  # a refused one may stay, without a webhook
+            setup.delete_backend(client, orphan)
+        if is_ssrf_refusal(error):
+            raise ConnectError(f"{SSRF_SETTINGS} ({project.backend_url})") from error
+        raise ConnectError(_unreachable(project, str(error))) from error
+    if not backend.connected:
+        raise ConnectError(_unreachable(project, backend.error))
+
+
+def _unreachable(project: Project, reason: str) -> str:
+    """What to change, from what Label Studio says of the backend."""
+    if "401" in reason:
+        return (
+            f"{project.backend_url} refused Label Studio's credentials: run connect with the "
+            "AFTER_BASIC_AUTH_USER and AFTER_BASIC_AUTH_PASS that the backend was started with"
+        )
+    return (
+        f"Label Studio can't reach {project.backend_url}: give an address that its machine can "
+        f"reach with --backend-url or AFTER_URL. It says: {reason[:300]}"
+    )
+
+
+# --- webhook -------------------------------------------------------------------------------------
+
+
+def webhook_url(project: Project) -> str:
+    return f"{project.backend_url}/webhook"
+
+
+def webhooks(client: LabelStudio, project: Project) -> list[Webhook]:
+    """The project's webhooks to this backend; there should be one."""
+    found = setup.webhooks(client, project.id)
+    return [w for w in found if w.url.rstrip("/") == webhook_url(project)]
+
+
+def wanted_headers(settings: Settings, project: Project) -> dict[str, str]:
+    """The secret that tells Label Studio's events from others', and the way in."""
+    headers = {SECRET_HEADER: project.secret}
+    if settings.has_credentials:
+        pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    return headers
+
+
+def is_as_wanted(webhook: Webhook, headers: dict[str, str]) -> bool:
+    """Whether it is active, sends every event with its content, and has the headers."""
+    sends = webhook.is_active and webhook.send_payload and webhook.for_all_actions
+    return sends and webhook.headers == headers
+
+
+def _repair_webhook(
+    client: LabelStudio, settings: Settings, project: Project, result: Connected
+) -> None:
+    headers = wanted_headers(settings, project)
+    found = webhooks(client, project)
+    for extra in found[1:]:
+        setup.delete_webhook(client, extra)
+        result.lines.append("removed a second webhook: every event came twice")
+    if found and is_as_wanted(found[0], headers):
+        result.lines.append("the webhook is as it should be")
+    elif found:
+        setup.update_webhook(client, found[0], headers)
+        result.lines.append("gave the webhook its secret header")
+    else:
+        try:
+            setup.add_webhook(client, project.id, webhook_url(project), headers)
+        except LabelStudioError as error:
+            if "valid URL" not in str(error) and "." in (urlsplit(project.backend_url).netloc):
+                raise
+            raise ConnectError(f"{DOTTED_NAME} ({project.backend_url})") from error
+        result.lines.append("created the webhook")
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def _repair_order(
+    client: LabelStudio, projects: Projects, project: Project, result: Connected
+) -> None:
+    """Uncertainty sampling by the version that serves, if there are predictions of one."""
+    info = client.project(project.id)
+    if info.sampling != SAMPLING:
+        client.set_sampling(project.id, SAMPLING)
+        result.lines.append("tasks are served by uncertainty from now on")
+    serving = projects.folder(project.id).releases.current()
+    if (
+        serving is not None
+        and info.model_version != serving
+        and client.prediction_counts(project.id).get(serving)
+    ):
+        client.set_model_version(project.id, serving)
+        result.lines.append(f"tasks are served in the order of {serving} again")
+
+
+def _create_tab(client: LabelStudio, project: Project, result: Connected) -> None:
+    if any(view.title == TAB for view in setup.views(client, project.id)):
+        return
+    unlabelled = {
+        "filter": "filter:tasks:total_annotations",
+        "operator": "equal",
+        "value": 0,
+        "type": "Number",
+    }
+    data: dict[str, Any] = {
+        "title": TAB,
+        "type": "list",
+        "target": "tasks",
+        "ordering": ["tasks:predictions_score"],
+        "filters": {"conjunction": "and", "items": [unlabelled]},
+        "hiddenColumns": {"explore": [], "labeling": []},
+    }
+    setup.add_view(client, project.id, data)
+    result.lines.append(f"created the tab {TAB!r} in the Data Manager")
