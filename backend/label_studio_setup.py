@@ -1,0 +1,168 @@
+"""What connects a project in Label Studio: ML backends, webhooks, tabs of the Data Manager."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.label_studio_http import Connection
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An ML backend as Label Studio knows it; reading it makes Label Studio call it."""
+
+    id: int
+    url: str
+    title: str
+    state: str
+    error: str
+    user: str
+    has_password: bool
+
+    @property
+    def connected(self) -> bool:
+        return self.state == "CO"
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A webhook of a project."""
+
+    id: int
+    url: str
+    project: int | None
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    is_active: bool = True
+    send_payload: bool = True
+    for_all_actions: bool = True
+
+
+@dataclass(frozen=True)
+class View:
+    """A tab of the Data Manager."""
+
+    id: int
+    title: str
+    ordering: tuple[str, ...]
+    data: dict[str, Any]
+
+
+def backends(client: Connection, project_id: int) -> list[Backend]:
+    """The project's ML backends; Label Studio asks each whether it is up."""
+    what = f"read the backends of project {project_id}"
+    found = client.request(what, "GET", "api/ml/", params={"project": project_id})
+    return [_backend(entry) for entry in found]
+
+
+def add_backend(
+    client: Connection, project_id: int, url: str, title: str, user: str = "", password: str = ""
+) -> Backend:
+    """Label Studio calls the backend at once and refuses it where that fails."""
+    body = {"project": project_id, "url": url, "title": title}
+    body |= _backend_credentials(user, password)
+    return _backend(client.request(f"register the backend {url}", "POST", "api/ml/", json=body))
+
+
+def update_backend(
+    client: Connection,
+    backend: Backend,
+    project_id: int,
+    title: str | None = None,
+    user: str = "",
+    password: str = "",
+) -> Backend:
+    # Without the url Label Studio answers with an error of its own.
+    body = {"project": project_id, "url": backend.url, "title": title or backend.title}
+    body |= _backend_credentials(user, password)
+    what = f"update the backend {backend.url}"
+    return _backend(client.request(what, "PATCH", f"api/ml/{backend.id}", json=body))
+
+
+def delete_backend(client: Connection, backend: Backend) -> None:
+    client.request(f"remove the backend {backend.url}", "DELETE", f"api/ml/{backend.id}")
+
+
+def webhooks(client: Connection, project_id: int) -> list[Webhook]:
+    what = f"read the webhooks of project {project_id}"
+    found = client.request(what, "GET", "api/webhooks/", params={"project": project_id})
+    return [_webhook(entry) for entry in found]
+
+
+def add_webhook(
+    client: Connection, project_id: int, url: str, headers: Mapping[str, str]
+) -> Webhook:
+    body = _webhook_body(url, headers) | {"project": project_id}
+    what = f"create the webhook {url}"
+    return _webhook(client.request(what, "POST", "api/webhooks/", json=body))
+
+
+def update_webhook(client: Connection, webhook: Webhook, headers: Mapping[str, str]) -> Webhook:
+    """Make it active, for all events, with these headers."""
+    body = _webhook_body(webhook.url, headers)
+    what = f"update the webhook {webhook.url}"
+    return _webhook(client.request(what, "PATCH", f"api/webhooks/{webhook.id}/", json=body))
+
+
+def delete_webhook(client: Connection, webhook: Webhook) -> None:
+    client.request(f"remove the webhook {webhook.url}", "DELETE", f"api/webhooks/{webhook.id}/")
+
+
+def views(client: Connection, project_id: int) -> list[View]:
+    what = f"read the tabs of project {project_id}"
+    found = client.request(what, "GET", "api/dm/views/", params={"project": project_id})
+    return [_view(entry) for entry in found]
+
+
+def add_view(client: Connection, project_id: int, data: Mapping[str, Any]) -> View:
+    """A tab of the Data Manager; data: {"title", "ordering", "filters", ...}."""
+    body = {"project": project_id, "data": data}
+    what = f"create the tab {data['title']!r}"
+    return _view(client.request(what, "POST", "api/dm/views/", json=body))
+
+
+def _backend(entry: Mapping[str, Any]) -> Backend:
+    return Backend(
+        id=entry["id"],
+        url=entry.get("url") or "",
+        title=entry.get("title") or "",
+        state=entry.get("state") or "",
+        error=entry.get("error_message") or "",
+        user=entry.get("basic_auth_user") or "",
+        has_password=bool(entry.get("basic_auth_pass_is_set")),
+    )
+
+
+def _backend_credentials(user: str, password: str) -> dict[str, Any]:
+    if not user:
+        return {"auth_method": "NONE"}
+    return {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+
+
+def _webhook(entry: Mapping[str, Any]) -> Webhook:
+    return Webhook(
+        id=entry["id"],
+        url=entry.get("url") or "",
+        project=entry.get("project"),
+        headers=dict(entry.get("headers") or {}),
+        is_active=bool(entry.get("is_active")),
+        send_payload=bool(entry.get("send_payload")),
+        for_all_actions=bool(entry.get("send_for_all_actions")),
+    )
+
+
+def _webhook_body(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "url": url,
+        "headers": dict(headers),
+        "is_active": True,
+        "send_payload": True,
+        "send_for_all_actions": True,
+    }
+
+
+def _view(entry: Mapping[str, Any]) -> View:
+    data = dict(entry.get("data") or {})
+    ordering = data.get("ordering") or entry.get("ordering") or ()
+    return View(entry["id"], str(data.get("title") or ""), tuple(ordering), data)

@@ -1,0 +1,416 @@
+"""The client against a real Label Studio: tokens, tasks, annotations, pushes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+import pytest
+from conftest import EMOTION, choice_result
+
+from backend import label_studio as module
+from backend import label_studio_http
+from backend.label_studio import (
+    LabelStudio,
+    LabelStudioError,
+    LabelStudioUnavailable,
+    Prediction,
+)
+from backend.labeling import controls, result
+
+(CONTROL,) = controls(EMOTION)
+V0, V1 = "after-r00-n0000", "after-r01-n0004"
+ADDRESSES = [f"http://127.0.0.1:9/{i}.wav" for i in range(12)]
+
+
+@pytest.fixture(params=["legacy token", "personal access token"])
+def client(request, label_studio):
+    legacy = request.param == "legacy token"
+    return LabelStudio(
+        label_studio.url, label_studio.legacy_token if legacy else label_studio.new_token()
+    )
+
+
+@pytest.fixture
+def project(label_studio):
+    """Twelve tasks, ordered by uncertainty."""
+    return make_project(label_studio)
+
+
+def make_project(server, tasks=12):
+    made = server.project(sampling="Uncertainty sampling")
+    addresses = [{"audio": f"http://127.0.0.1:9/{i}.wav"} for i in range(tasks)]
+    server.post(f"/api/projects/{made.id}/import", addresses)
+    return type(made)(made.id, server.tasks(made.id))
+
+
+def predictions_for(tasks, clusters=None):
+    """Scores that are not in the order of the tasks."""
+    n = len(tasks)
+    return [
+        Prediction(
+            task,
+            score=((5 * i) % n) / n,
+            result=[result(CONTROL, [0.1, 0.6, 0.2, 0.1])],
+            cluster=None if clusters is None else i % clusters,
+        )
+        for i, task in enumerate(tasks)
+    ]
+
+
+def served(server, project, count=None):
+    """The tasks in the order in which one annotator gets them, each labelled."""
+    order: list[int] = []
+    # Being asked for a task locks it for the annotator, so not for one more than wanted.
+    while len(order) != count and (task := server.next_task(project)) is not None:
+        order.append(task)
+        server.annotate(task, "sad")
+    return order
+
+
+def ascending(predictions):
+    return [p.task for p in sorted(predictions, key=lambda p: p.score)]
+
+
+def stored(server, project):
+    """How many predictions there are of each (task, version)."""
+    return Counter((p["task"], p["model_version"]) for p in server.predictions(project))
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_whoami(client):
+    assert client.whoami()["email"] == "admin@example.com"
+    assert client.version() == "1.23.2"
+
+
+def test_authorization_lets_downloads_in(client, label_studio, clips):
+    import httpx
+
+    made = label_studio.project(clips=clips[:1])
+    uri = label_studio.get(f"/api/tasks/{made.tasks[0]}")["data"]["audio"]
+    assert httpx.get(label_studio.url + uri, headers=client.authorization()).status_code == 200
+    assert httpx.get(label_studio.url + uri).status_code == 401
+
+
+def test_an_access_token_about_to_expire_is_replaced(label_studio):
+    client = LabelStudio(label_studio.url, label_studio.new_token())
+    before = client.authorization()
+    assert client.authorization() == before
+    client._tokens._access_token_expiration = datetime.now(UTC) + timedelta(seconds=5)
+    assert client.authorization() != before
+
+
+def test_an_access_token_that_is_refused_is_replaced_and_the_request_repeated(label_studio):
+    client = LabelStudio(label_studio.url, label_studio.new_token())
+    client.whoami()
+    good = str(client._tokens._access_token)
+    client._tokens._access_token = good[:-4] + "AAAA"  # as good as expired: the server says 401
+    assert client.whoami()["email"] == "admin@example.com"
+
+
+def test_threads_may_share_a_client_while_its_token_expires(label_studio):
+    client = LabelStudio(label_studio.url, label_studio.new_token())
+    errors = []
+
+    def ask():
+        for _ in range(5):
+            try:
+                client.whoami()
+                client._tokens._access_token = None
+            except LabelStudioError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_wrong_token_is_refused_with_what_to_do(label_studio):
+    with pytest.raises(LabelStudioError, match="Personal Access Token") as raised:
+        LabelStudio(label_studio.url, "f" * 40).whoami()
+    assert raised.value.status == 401
+    assert "f" * 40 not in str(raised.value)
+
+
+def test_an_unknown_project_is_an_error_that_names_it(client):
+    with pytest.raises(LabelStudioError, match="read project 99999"):
+        client.project(99999)
+
+
+def test_a_server_that_is_away_may_come_back():
+    with pytest.raises(LabelStudioUnavailable, match="can't be reached"):
+        LabelStudio("http://127.0.0.1:9", "f" * 40).whoami()
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_project_says_what_connects_needs(client, label_studio, project):
+    label_studio.annotate(project.tasks[0], "sad")
+    info = client.project(project.id)
+    assert (info.task_number, info.annotated, info.label_config) == (12, 1, EMOTION)
+    assert info.sampling == "Uncertainty sampling"
+
+
+def test_tasks_are_all_there_in_order_over_several_pages(client, label_studio, project):
+    label_studio.annotate(project.tasks[3], "sad")
+    with mock.patch.object(module, "PAGE", 5):
+        tasks = client.tasks(project.id)
+    assert [task.id for task in tasks] == project.tasks
+    assert [task.data["audio"] for task in tasks] == ADDRESSES
+    assert [task.is_labeled for task in tasks] == [i == 3 for i in range(12)]
+
+
+def test_a_project_without_tasks_has_none(client, label_studio):
+    empty = label_studio.project()
+    assert client.tasks(empty.id) == []
+    assert client.annotated(empty.id) == []
+
+
+def test_annotated_has_labels_and_skips(client, label_studio, project):
+    label_studio.annotate(project.tasks[1], "sad")
+    label_studio.annotate(project.tasks[1], "happy")
+    label_studio.annotate(project.tasks[5], None)
+    found = {task["id"]: task["annotations"] for task in client.annotated(project.id)}
+    assert set(found) == {project.tasks[1], project.tasks[5]}
+    chosen = [a["result"][0]["value"]["choices"] for a in found[project.tasks[1]]]
+    assert sorted(chosen) == [["happy"], ["sad"]]
+    assert found[project.tasks[5]][0]["was_cancelled"] is True
+    first = found[project.tasks[1]][0]
+    assert {"id", "completed_by", "ground_truth", "created_at", "updated_at"} <= set(first)
+
+
+def test_annotated_knows_imported_annotations(client, label_studio):
+    made = label_studio.project()
+    annotation = {"result": [choice_result("emotion", "happy")]}
+    label_studio.post(
+        f"/api/projects/{made.id}/import",
+        [{"data": {"audio": "http://127.0.0.1:9/a.wav"}, "annotations": [annotation]}],
+    )
+    (task,) = client.annotated(made.id)
+    assert task["annotations"][0]["result"][0]["value"]["choices"] == ["happy"]
+
+
+def test_annotated_leaves_no_files_in_label_studio(client, label_studio, project):
+    label_studio.annotate(project.tasks[0], "sad")
+    before = list((label_studio.data / "export").iterdir())
+    client.annotated(project.id)
+    assert list((label_studio.data / "export").iterdir()) == before
+
+
+# --- push ----------------------------------------------------------------------------------------
+
+
+def test_tasks_are_served_in_exactly_ascending_score(client, label_studio, project):
+    predictions = predictions_for(project.tasks)
+    client.push(project.id, V0, predictions)
+    assert served(label_studio, project.id) == ascending(predictions)
+
+
+def test_the_order_follows_the_next_push(client, label_studio, project):
+    client.push(project.id, V0, predictions_for(project.tasks))
+    first = served(label_studio, project.id, count=4)
+    left = [task for task in project.tasks if task not in first]
+    predictions = predictions_for(left[::-1])
+    client.push(project.id, V1, predictions)
+    assert served(label_studio, project.id) == ascending(predictions)
+    assert {version for _, version in stored(label_studio, project.id)} == {V1}
+
+
+@pytest.mark.parametrize("clusters", [None, 3])
+def test_a_push_can_be_repeated(client, label_studio, project, clusters):
+    predictions = predictions_for(project.tasks, clusters)
+    for _ in range(2):
+        client.push(project.id, V0, predictions)
+        assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
+        assert client.project(project.id).model_version == V0
+
+
+@pytest.mark.parametrize("clusters", [None, 3])
+def test_an_interrupted_push_is_completed(client, label_studio, project, clusters):
+    predictions = predictions_for(project.tasks, clusters)
+    client.push(project.id, V0, predictions)
+    half = predictions[:6]
+    with (
+        mock.patch.object(client, "set_model_version", side_effect=InterruptedError),
+        pytest.raises(InterruptedError),
+    ):
+        client.push(project.id, V1, half)
+    assert client.project(project.id).model_version == V0  # the old order serves meanwhile
+    client.push(project.id, V1, predictions)
+    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks}
+    assert client.project(project.id).model_version == V1
+
+
+def test_a_push_killed_before_old_versions_were_deleted_is_completed(client, label_studio, project):
+    client.push(project.id, V0, predictions_for(project.tasks))
+    with (
+        mock.patch.object(client, "delete_versions", side_effect=InterruptedError),
+        pytest.raises(InterruptedError),
+    ):
+        client.push(project.id, V1, predictions_for(project.tasks))
+    client.push(project.id, V1, predictions_for(project.tasks))
+    assert client.prediction_counts(project.id) == {V1: 12}
+
+
+def test_duplicates_and_stale_scores_of_the_version_go(client, label_studio, project):
+    predictions = predictions_for(project.tasks)
+    client.push(project.id, V0, predictions)
+    stale = [Prediction(p.task, 1 - p.score, p.result) for p in predictions[:6]]
+    client._create(project.id, V0, stale + predictions[:3], lambda _done: None)
+    client.push(project.id, V0, predictions)
+    assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
+    assert served(label_studio, project.id) == ascending(predictions)
+
+
+def test_more_tasks_under_the_same_version_extend_it(client, label_studio, project):
+    predictions = predictions_for(project.tasks)
+    client.push(project.id, V0, predictions[:6])
+    before = {p["id"] for p in label_studio.predictions(project.id)}
+    client.push(project.id, V0, predictions)
+    after = {p["id"] for p in label_studio.predictions(project.id)}
+    assert before < after
+    assert client.prediction_counts(project.id) == {V0: 12}
+
+
+def test_predictions_of_others_stay(client, label_studio, project):
+    body = {"score": 0.5, "result": [choice_result("emotion", "sad")], "model_version": "theirs"}
+    label_studio.post("/api/predictions/", {"task": project.tasks[0], **body})
+    client.push(project.id, V0, predictions_for(project.tasks))
+    client.push(project.id, V1, predictions_for(project.tasks))
+    assert client.prediction_counts(project.id) == {V1: 12, "theirs": 1}
+
+
+def test_clusters_take_turns_with_the_lowest_score_first(client, label_studio, project):
+    predictions = predictions_for(project.tasks, clusters=3)
+    by_task = {p.task: p for p in predictions}
+    client.push(project.id, V0, predictions)
+    order = [by_task[task] for task in served(label_studio, project.id)]
+    for turn in range(4):
+        assert {p.cluster for p in order[3 * turn : 3 * turn + 3]} == {0, 1, 2}
+    for cluster in range(3):
+        scores = [p.score for p in order if p.cluster == cluster]
+        assert scores == sorted(scores)
+
+
+def test_large_versions_are_deleted_completely(client, label_studio):
+    made = make_project(label_studio, tasks=30)
+    with mock.patch.object(module, "DELETE_AT_ONCE", 10):
+        client.push(made.id, V0, predictions_for(made.tasks))
+        client.push(made.id, V1, predictions_for(made.tasks))
+    assert client.prediction_counts(made.id) == {V1: 30}
+
+
+def test_annotators_save_quickly_while_a_large_version_is_deleted(label_studio):
+    client = LabelStudio(label_studio.url, label_studio.legacy_token)
+    made = make_project(label_studio, tasks=400)
+    client.push(made.id, V0, predictions_for(made.tasks))
+    pushing = threading.Thread(target=client.push, args=(made.id, V1, predictions_for(made.tasks)))
+    pushing.start()
+    slowest = 0.0
+    for task in made.tasks:
+        if not pushing.is_alive():
+            break
+        started = time.monotonic()
+        label_studio.annotate(task, "sad")
+        slowest = max(slowest, time.monotonic() - started)
+    pushing.join()
+    assert slowest < 3.0  # 16 s where all are deleted at once
+
+
+def test_a_push_of_nothing_leaves_no_old_scores(client, label_studio, project):
+    client.push(project.id, V0, predictions_for(project.tasks))
+    client.push(project.id, V1, [])
+    assert client.prediction_counts(project.id) == {}
+
+
+def test_tasks_deleted_during_a_push_are_left_out(client, label_studio, project):
+    predictions = predictions_for(project.tasks)
+    label_studio.delete(f"/api/tasks/{project.tasks[0]}/")
+    client.push(project.id, V0, predictions)
+    assert client.prediction_counts(project.id) == {V0: 11}
+
+
+def test_tasks_deleted_during_a_push_with_clusters_are_left_out(client, label_studio, project):
+    predictions = predictions_for(project.tasks, clusters=2)
+    label_studio.delete(f"/api/tasks/{project.tasks[0]}/")
+    client.push(project.id, V0, predictions)
+    assert client.prediction_counts(project.id) == {V0: 11}
+
+
+@pytest.mark.parametrize("clusters", [None, 2])
+def test_predictions_that_do_not_fit_the_config_are_explained(
+    client, label_studio, project, clusters
+):
+    predictions = predictions_for(project.tasks, clusters)
+    label_studio.patch(
+        f"/api/projects/{project.id}/", {"label_config": EMOTION.replace('"happy"', '"glad"')}
+    )
+    with pytest.raises(LabelStudioError, match="labeling config was"):
+        client.push(project.id, V0, predictions)
+    assert stored(label_studio, project.id) == {}
+
+
+def test_predictions_that_label_studio_drops_silently_are_noticed(client, project):
+    predictions = predictions_for(project.tasks)
+    bad = [Prediction(p.task, 2.0, p.result) for p in predictions[:2]]
+    with (
+        mock.patch.object(client, "_check"),
+        pytest.raises(LabelStudioError, match="only 10 of 12 were stored"),
+    ):
+        client.push(project.id, V0, bad + predictions[2:])
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, float("nan")])
+def test_scores_out_of_range_are_refused(client, project, score):
+    with pytest.raises(LabelStudioError, match=f"task {project.tasks[0]}"):
+        client.push(project.id, V0, [Prediction(project.tasks[0], score, [], cluster=1)])
+
+
+def test_a_version_that_is_not_ours_is_refused(client, project):
+    with pytest.raises(ValueError, match="after-"):
+        client.push(project.id, "theirs", [])
+
+
+def test_probabilities_survive_until_they_are_read_again(client, label_studio, project):
+    client.push(project.id, V0, predictions_for(project.tasks))
+    (entry,) = label_studio.get(f"/api/tasks/{project.tasks[0]}")["predictions"][0]["result"]
+    assert entry["meta"]["probabilities"]["happy"] == 0.6
+    assert entry["score"] == 0.6
+
+
+def test_progress_ends_at_the_total(client, project):
+    seen = []
+    client.push(project.id, V0, predictions_for(project.tasks), lambda *args: seen.append(args))
+    assert seen[0] == (0, 12)
+    assert seen[-1] == (12, 12)
+
+
+# --- restarts ------------------------------------------------------------------------------------
+
+
+def test_a_push_while_label_studio_is_killed_can_be_repeated(label_studio, project):
+    client = LabelStudio(label_studio.url, label_studio.legacy_token)
+    predictions = predictions_for(project.tasks, clusters=3)
+
+    def kill_in_the_middle(done, _total):
+        if done == 5:
+            label_studio.kill()
+
+    with pytest.raises(LabelStudioUnavailable):
+        client.push(project.id, V0, predictions, kill_in_the_middle)
+    label_studio.start()
+    client.push(project.id, V0, predictions)
+    assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
+
+
+def test_connections_are_shared_by_clients():
+    assert label_studio_http._connections() is label_studio_http._connections()
