@@ -8,6 +8,7 @@ for /predict alone, when a task has no stored answer (see predicting.py).
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from backend import access, bodies, charts
 from backend.bodies import PredictBody, SetupBody, VersionsBody, WebhookBody
+from backend.events import Events
 from backend.metrics import Metrics
 from backend.predicting import (
     PENDING_VERSION,
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> Flask:
     predictor = Predictor(settings)
     metrics = Metrics(settings, projects)
     app.extensions["after"] = projects
+    events = Events(projects)
 
     @app.before_request
     def _let_in() -> None:
@@ -104,19 +107,14 @@ def create_app(settings: Settings) -> Flask:
 
     @app.post("/webhook")
     def webhook() -> dict[str, Any]:
-        known = {project.id: project for project in projects.all()}
-        access.check_sender(settings, request, [p.secret for p in known.values()])
-        body = bodies.read(request, WebhookBody)
-        project = known.get(body.project.id)
-        if project is None:
-            raise UnknownProject(body.project.id)
-        access.check_event(settings, request, body.action, project.secret)
-        if body.action == "START_TRAINING":
+        try:
+            project, action = _event(settings, events.known())
+        except (HTTPException, UnknownProject):  # of what was known a second ago
+            project, action = _event(settings, events.known(fresh=True))
+        if action == "START_TRAINING":
             projects.request_training(project.id)
-        elif body.action in TASK_EVENTS:
-            projects.note_event(project.id, tasks_changed=True)
-        elif body.action in EVENTS:
-            projects.note_event(project.id)
+        elif action in TASK_EVENTS or action in EVENTS:
+            events.note(project.id, tasks_changed=action in TASK_EVENTS)
         else:
             return {"status": "ignored"}
         return {"status": "noted"}
@@ -171,6 +169,17 @@ def _connected(settings: Settings, projects: Projects, project_id: int) -> Proje
                 adopted=True,
             )
         )
+
+
+def _event(settings: Settings, known: Mapping[int, Project]) -> tuple[Project, str]:
+    """The request's project and action; aborts or raises UnknownProject where it may not count."""
+    access.check_sender(settings, request, [project.secret for project in known.values()])
+    body = bodies.read(request, WebhookBody)
+    if body.project.id not in known:
+        raise UnknownProject(body.project.id)
+    project = known[body.project.id]
+    access.check_event(settings, request, body.action, project.secret)
+    return project, body.action
 
 
 def _named(projects: Projects) -> Project | None:

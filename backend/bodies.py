@@ -64,7 +64,7 @@ def read(request: Request, kind: type[Body]) -> Body:
     """The request's body; aborts with 400, 413, 415 or 422 and the reason."""
     if not request.is_json:
         abort(415, "expected a JSON body with Content-Type: application/json")
-    return check(parse(request.get_data(cache=False)), kind)
+    return check(parse(request.get_data()), kind)
 
 
 def parse(raw: bytes) -> Any:

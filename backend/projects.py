@@ -138,21 +138,21 @@ class Projects:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_PROJECTS).where(_PROJECTS.c.id == project_id))
 
-    def note_event(self, project_id: int, tasks_changed: bool = False) -> None:
-        """Something happened in the project; raises UnknownProject."""
-        self._count(project_id, "task_events" if tasks_changed else "events")
+    def note_event(self, project_id: int, tasks_changed: bool = False, times: int = 1) -> None:
+        """Something happened in the project, so many times; raises UnknownProject."""
+        self._count(project_id, "task_events" if tasks_changed else "events", times)
 
     def request_training(self, project_id: int) -> None:
         """Somebody pressed Train; raises UnknownProject."""
         self._count(project_id, "train_requests")
 
-    def _count(self, project_id: int, name: str) -> None:
+    def _count(self, project_id: int, name: str, times: int = 1) -> None:
         column = _PROJECTS.c[name]
         with self._engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_PROJECTS)
                 .where(_PROJECTS.c.id == project_id)
-                .values({column: column + 1})
+                .values({column: column + times})
             )
         if not changed.rowcount:
             raise UnknownProject(project_id)
