@@ -1,6 +1,6 @@
-"""The heavy steps of a job, each in a process of its own: adapt, order, train, score, extend.
+"""The heavy part of a job, in a process of its own: bootstrap, round, extend, rescore.
 
-    python -m backend.compute STAGE PROJECT VERSION
+    python -m backend.compute WORK PROJECT VERSION
 
 A worker starts it and reads its progress from `progress.json`; it can be cancelled, limited in
 time or killed by the system without taking the worker along. It ends when the worker does: its
@@ -44,8 +44,8 @@ NEW_TASK_SCORE = 0.5  # before there is a model: after the start's recordings, b
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a stage; 0, or 1 with the reason in `failure.json`."""
-    stage, project, version = arguments
+    """Does some work; 0, or 1 with the reason in `failure.json`."""
+    work, project, version = arguments
     _end_with_parent()
     settings = settings_module.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(message)s")
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = ProjectFolder(settings.projects_folder / project)
     folder.delete(["failure.json"])
     try:
-        STAGES[stage](settings, folder, version)
+        WORK[work](settings, folder, version)
     except Exception as error:
-        log.exception("stage=%s project=%s version=%s failed", stage, project, version)
+        log.exception("work=%s project=%s version=%s failed", work, project, version)
         message = f"{error}" if isinstance(error, OSError | ValueError) else repr(error)
         try:
             folder.write("failure.json", {"message": message})
@@ -68,7 +68,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-# --- stages --------------------------------------------------------------------------------------
+# --- work ----------------------------------------------------------------------------------------
+
+
+def bootstrap(settings: Settings, folder: ProjectFolder, version: str) -> None:
+    """Before any label: adapt to the recordings, and the clustering start."""
+    adapt(settings, folder, version)
+    order(settings, folder, version)
+
+
+def round_(settings: Settings, folder: ProjectFolder, version: str) -> None:
+    """Train on the snapshot's labels; score what is unlabelled if that gave a model to serve."""
+    results = train(settings, folder, version)
+    if any(result["promoted"] for result in results.values()):
+        score(settings, folder, version)
 
 
 def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
@@ -125,7 +138,7 @@ def order(settings: Settings, folder: ProjectFolder, version: str) -> None:
     )
 
 
-def train(settings: Settings, folder: ProjectFolder, version: str) -> None:
+def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, Any]:
     """Train every control that has labels; say whether its model should serve."""
     snapshot = folder.snapshot(version)
     progress = reporter(folder, version)
@@ -161,6 +174,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> None:
     folder.write("skipped.json", skipped)
     _replan(settings, folder, len(tasks))
     folder.write(f"rounds/{version}/trained.json", results)
+    return results
 
 
 def score(settings: Settings, folder: ProjectFolder, version: str) -> None:
@@ -220,17 +234,15 @@ def rescore(settings: Settings, folder: ProjectFolder, version: str) -> None:
         folder.write(f"rounds/{version}/predictions.json", predictions)
 
 
-STAGES: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {
-    "adapt": adapt,
-    "order": order,
-    "train": train,
-    "score": score,
+WORK: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {
+    "bootstrap": bootstrap,
+    "round": round_,
     "extend": extend,
     "rescore": rescore,
 }
 
 
-# --- what stages share ---------------------------------------------------------------------------
+# --- what they share -----------------------------------------------------------------------------
 
 
 def open_learner(

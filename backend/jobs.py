@@ -73,8 +73,7 @@ class Jobs(DBOSConfiguredInstance):
             self.repair(project_id)
             version = self.begin_bootstrap(project_id)
             self.read_tasks(project_id, version)
-            self.compute(project_id, "adapt", version)
-            self.compute(project_id, "order", version)
+            self.compute(project_id, "bootstrap", version)
             self.push(project_id, version)
             self.publish(project_id, version)
             return version
@@ -87,9 +86,8 @@ class Jobs(DBOSConfiguredInstance):
             if version is None:
                 return "nothing is labelled"
             self.read_tasks(project_id, version)
-            self.compute(project_id, "train", version)
+            self.compute(project_id, "round", version)
             if self.promoted(project_id, version):
-                self.compute(project_id, "score", version)
                 self.push(project_id, version)
             self.publish(project_id, version)
             return version
@@ -164,9 +162,9 @@ class Jobs(DBOSConfiguredInstance):
         self._patiently(project, lambda: self._read_tasks(project, folder, version))
 
     @DBOS.step(name="compute")
-    def compute(self, project_id: int, stage: str, version: str) -> None:
-        """A heavy stage in a process of its own (compute.py)."""
-        self._run_child(ProjectFolder(self._project(project_id)[1].path), stage, version)
+    def compute(self, project_id: int, work: str, version: str) -> None:
+        """The heavy part, in a process of its own (compute.py)."""
+        self._run_child(self._project(project_id)[1], work, version)
 
     @DBOS.step(name="promoted")
     def promoted(self, project_id: int, version: str) -> bool:
@@ -352,11 +350,11 @@ class Jobs(DBOSConfiguredInstance):
 
         client.push(project.id, version, predictions, progress=progress)
 
-    def _run_child(self, folder: ProjectFolder, stage: str, version: str) -> None:
-        """Run a stage; raises JobFailed with its reason, JobCancelled when told to stop."""
+    def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
+        """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
         self._check(folder)
         folder.delete(["failure.json"])
-        command = [sys.executable, "-m", "backend.compute", stage, folder.path.name, version]
+        command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
         deadline = time.monotonic() + self.settings.compute_timeout_s
         with (folder.path / "compute.log").open("ab") as output:
@@ -370,7 +368,7 @@ class Jobs(DBOSConfiguredInstance):
                 self._check(folder)
                 if time.monotonic() > deadline:
                     raise JobFailed(
-                        f"{stage} took longer than AFTER_COMPUTE_TIMEOUT_S="
+                        f"{work} took longer than AFTER_COMPUTE_TIMEOUT_S="
                         f"{self.settings.compute_timeout_s:g}; raise it or use a smaller backbone"
                     )
                 time.sleep(POLL_S)
@@ -381,25 +379,25 @@ class Jobs(DBOSConfiguredInstance):
             child.wait()
             self.children.discard(child)
         if child.returncode:
-            raise JobFailed(_reason(folder, stage, child.returncode))
+            raise JobFailed(_reason(folder, work, child.returncode))
 
     def _finish(self, folder: ProjectFolder) -> None:
         folder.delete(["progress.json", "failed.json", "cancel"])
 
 
-def _reason(folder: ProjectFolder, stage: str, code: int) -> str:
+def _reason(folder: ProjectFolder, work: str, code: int) -> str:
     """Why a child ended badly."""
     said = folder.read("failure.json", {}).get("message")
     if said:
-        return f"{stage}: {said}"
+        return f"{work}: {said}"
     if code < 0:
         return (
-            f"{stage}: the process was killed by signal {-code}; if memory ran out, use a smaller "
+            f"{work}: the process was killed by signal {-code}; if memory ran out, use a smaller "
             "backbone or a machine with more"
         )
     tail = (folder.path / "compute.log").read_bytes()[-2000:].decode(errors="replace")
     lines = [line for line in tail.splitlines() if line.strip()]
-    return f"{stage}: {lines[-1] if lines else f'exit status {code}'}"
+    return f"{work}: {lines[-1] if lines else f'exit status {code}'}"
 
 
 # --- pure parts ----------------------------------------------------------------------------------

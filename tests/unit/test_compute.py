@@ -209,24 +209,24 @@ def release(folder: ProjectFolder) -> None:
     folder.releases.publish(ROUND, lambda _: None, {"models": folder.round_models(ROUND)})
 
 
-def child(settings: Settings, stage: str, version: str) -> subprocess.Popen:
+def child(settings: Settings, work: str, version: str) -> subprocess.Popen:
     environment = os.environ | {
         "AFTER_DATA": str(settings.data), "AFTER_BACKBONE": str(settings.backbone)
     }  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "backend.compute", stage, "7", version],
+        [sys.executable, "-m", "backend.compute", work, "7", version],
         stdin=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
 
 def test_a_failure_is_told(settings, folder):
-    assert child(settings, "train", "after-r09-n0009").wait() == 1
+    assert child(settings, "round", "after-r09-n0009").wait() == 1
     assert folder.read("failure.json", {})["message"]
 
 
 def test_a_child_ends_with_the_worker(settings, folder):
     """Its standard input closes when whoever started it dies."""
-    started = child(settings, "adapt", START)
+    started = child(settings, "bootstrap", START)
     time.sleep(0.2)
     assert started.stdin is not None
     started.stdin.close()
