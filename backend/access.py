@@ -2,9 +2,11 @@
 
 With a user and a password in the settings everything but /health wants them, except that a webhook
 may show its project's secret instead: Label Studio sends no basic authentication with events, only
-fixed headers. Without them the service answers this machine alone, and events still need the
-secret, so that a page open in a browser here can't send any. START_TRAINING never carries a secret
-(it comes over the backend's connection, not from a webhook), so it needs what other routes need.
+fixed headers. START_TRAINING never carries the secret (it comes over the backend's connection, not
+from a webhook), so it needs what other routes need.
+
+Without them the service answers this machine alone, called by its own name (another name that was
+made to point here would let a page in a browser read the answers), and events need the secret.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from flask import Request, abort
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from backend.settings import Settings
+from backend.settings import LOOPBACK, Settings
 
 SECRET_HEADER = "X-AFTER-Secret"
 WITHOUT_SECRET = ("START_TRAINING",)
@@ -32,6 +35,8 @@ def check(settings: Settings, request: Request) -> None:
                 "without AFTER_BASIC_AUTH_USER and AFTER_BASIC_AUTH_PASS this backend answers "
                 "its own machine only",
             )
+        if not (settings.allow_unauthenticated or _is_our_name(settings, request.host)):
+            abort(403, "called by a name that isn't this backend's; set AFTER_URL to its address")
     elif request.path != "/webhook" and not _has_password(settings, request):
         raise _unauthorized("the backend's user and password are wanted")
 
@@ -69,10 +74,22 @@ def _from_here(request: Request) -> bool:
     if not request.remote_addr:  # a Unix socket
         return True
     try:
-        address = ipaddress.ip_address(request.remote_addr)
+        return _is_loopback(request.remote_addr)
     except ValueError:
         return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _is_our_name(settings: Settings, host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in {*LOOPBACK, urlsplit(settings.backend_url).hostname} or _is_loopback(name)
+    except ValueError:
+        return False
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -25,7 +25,9 @@ from backend.predicting import PENDING_VERSION, Predictor, pending, serving_vers
 from backend.projects import Projects, UnknownProject
 
 try:
-    from label_studio_ml.model import LabelStudioMLBase
+    from label_studio_ml.model import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        LabelStudioMLBase,
+    )
 except ImportError as error:
     raise ImportError(
         f"AfterBackend needs label-studio-ml and what it imports ({error}): pip install --no-deps "

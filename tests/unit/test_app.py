@@ -348,6 +348,19 @@ def test_without_a_password_this_machine_is_served(client, address):
     assert client.get("/status", environ_base={"REMOTE_ADDR": address}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9090", "", "[", "127.0.0.1.evil.example"]
+)
+def test_without_a_password_a_name_that_was_made_to_point_here_is_refused(client, host):
+    assert client.get("/status", headers={"Host": host}).status_code in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["localhost:9090", "127.0.0.1", "[::1]:9090", "after.example.org"])
+def test_without_a_password_its_own_names_are_served(tmp_path, host):
+    client = make_client(make_settings(tmp_path, url="https://after.example.org"))
+    assert client.get("/status", headers={"Host": host}).status_code == 200
+
+
 # --- bad requests --------------------------------------------------------------------------------
 
 
