@@ -231,7 +231,10 @@ def file_name(key: str, uri: object) -> str:
 
 def _extension(uri: str) -> str:
     """The extension, so that a person recognises the format; libsndfile looks at the content."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return ""
     named = parse_qs(parts.query).get("d", [parts.path])[-1]
     suffix = PurePosixPath(unquote(named)).suffix.lower()
     return suffix if suffix[1:].isalnum() and len(suffix) <= 6 and suffix != ".raw" else ""
@@ -246,7 +249,10 @@ def _origin(url: str) -> tuple[str, str, int]:
 def _shown(url: object) -> str:
     """An address without what may be secret in it: credentials and query."""
     text = str(url)
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # no address at all
+        return text.split("?")[0][:200]
     if not parts.netloc:
         return text.split("?")[0][:200]
     return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))[:200]
