@@ -19,7 +19,7 @@ from backend import label_studio_setup as setup
 from backend import labeling
 from backend import settings as settings_module
 from backend.access import SECRET_HEADER
-from backend.label_studio import LabelStudio, LabelStudioError
+from backend.label_studio import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.label_studio_http import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
 from backend.label_studio_setup import Webhook
 from backend.projects import Project, Projects, UnknownProject
@@ -76,8 +76,15 @@ def connect(
     result = Connected(project)
     named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
-    _register(client, settings, project, result)
-    _repair_webhook(client, settings, project, result)
+    try:
+        _register(client, settings, project, result)
+        _repair_webhook(client, settings, project, result)
+    except Exception:
+        if before is None:  # a project that can't be reached is not to be worked at
+            projects.remove(project_id)
+        raise
+    if before is not None and before.backend_url not in ("", address):
+        _forget_address(client, before, result)
     _repair_order(client, projects, project, result)
     _create_tab(client, project, result)
     projects.note_event(project_id, tasks_changed=True)
@@ -93,7 +100,7 @@ def disconnect(settings: Settings, project_id: int) -> str:
     project = projects.get(project_id)
     try:
         client = LabelStudio(project.url, project.api_key)
-        for backend in _backends(client, project):
+        for backend in registrations(client, project):
             setup.delete_backend(client, backend)
         for webhook in webhooks(client, project):
             setup.delete_webhook(client, webhook)
@@ -144,17 +151,31 @@ def _check_backend(address: str) -> None:
 # --- registration --------------------------------------------------------------------------------
 
 
-def _backends(client: LabelStudio, project: Project) -> list[setup.Backend]:
+def registrations(client: LabelStudio, project: Project) -> list[setup.Backend]:
     """The registrations of this backend; there should be one."""
     found = setup.backends(client, project.id)
     return [backend for backend in found if backend.url.rstrip("/") == project.backend_url]
 
 
+def _forget_address(client: LabelStudio, old: Project, result: Connected) -> None:
+    """Take out what led to the address that the backend had before."""
+    for backend in registrations(client, old):
+        setup.delete_backend(client, backend)
+    for webhook in webhooks(client, old):
+        setup.delete_webhook(client, webhook)
+    result.lines.append(f"removed the backend's old address, {old.backend_url}")
+
+
+def credentials(settings: Settings) -> tuple[str, str]:
+    """The user and password that the backend wants, both empty where it wants none."""
+    if not settings.has_credentials:
+        return "", ""
+    return settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+
+
 def _register(client: LabelStudio, settings: Settings, project: Project, result: Connected) -> None:
-    user, password = "", ""
-    if settings.has_credentials:
-        user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
-    found = _backends(client, project)
+    user, password = credentials(settings)
+    found = registrations(client, project)
     for extra in found[1:]:
         setup.delete_backend(client, extra)
         result.lines.append("removed a second registration of this backend")
@@ -172,17 +193,20 @@ def _register(client: LabelStudio, settings: Settings, project: Project, result:
                 client, found[0], project.id, user=user, password=password
             )
             result.lines.append("registered the backend anew")
+    except LabelStudioUnavailable:
+        raise
     except LabelStudioError as error:
-        for orphan in _backends(client, project):  # a refused one may stay, without a webhook
-            setup.delete_backend(client, orphan)
+        if not found:  # a refused one may stay, without a webhook
+            for orphan in registrations(client, project):
+                setup.delete_backend(client, orphan)
         if is_ssrf_refusal(error):
             raise ConnectError(f"{SSRF_SETTINGS} ({project.backend_url})") from error
-        raise ConnectError(_unreachable(project, str(error))) from error
+        raise ConnectError(unreachable(project, str(error))) from error
     if not backend.connected:
-        raise ConnectError(_unreachable(project, backend.error))
+        raise ConnectError(unreachable(project, backend.error))
 
 
-def _unreachable(project: Project, reason: str) -> str:
+def unreachable(project: Project, reason: str) -> str:
     """What to change, from what Label Studio says of the backend."""
     if "401" in reason:
         return (

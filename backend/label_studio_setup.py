@@ -91,9 +91,9 @@ def webhooks(client: Connection, project_id: int) -> list[Webhook]:
 
 
 def add_webhook(
-    client: Connection, project_id: int, url: str, headers: Mapping[str, str]
+    client: Connection, project_id: int, url: str, headers: Mapping[str, str], active: bool = True
 ) -> Webhook:
-    body = _webhook_body(url, headers) | {"project": project_id}
+    body = _webhook_body(url, headers) | {"project": project_id, "is_active": active}
     what = f"create the webhook {url}"
     return _webhook(client.request(what, "POST", "api/webhooks/", json=body))
 

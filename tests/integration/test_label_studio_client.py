@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 import pytest
-from conftest import EMOTION, choice_result
 
 from backend import label_studio as module
 from backend import label_studio_http
@@ -20,6 +19,7 @@ from backend.label_studio import (
     Prediction,
 )
 from backend.labeling import controls, result
+from tests.integration.conftest import EMOTION, choice_result
 
 (CONTROL,) = controls(EMOTION)
 V0, V1 = "after-r00-n0000", "after-r01-n0004"
