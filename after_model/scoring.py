@@ -27,7 +27,7 @@ from after_model.progress import Progress, silent
 class Scores:
     """What a model says of N utterances.
 
-    probs [N, C]; embeddings [N, H], the representation before the head; mc_probs [K, N, C] or None.
+    probs [N, C]; embeddings [N, R], the representation before the head; mc_probs [K, N, C] or None.
     """
 
     probs: np.ndarray
@@ -56,7 +56,7 @@ def score(
     classifier.to(where).eval()
     count, classes = len(utterances), classifier.num_classes
     probs = np.zeros((count, classes), np.float32)
-    embeddings = np.zeros((count, classifier.backbone.hidden_size), np.float32)
+    embeddings = np.zeros((count, classifier.head.linear.in_features), np.float32)
     mc_probs = np.zeros((mc_samples, count, classes), np.float32) if mc_samples else None
     limit = max_frames or batch_frames(where)
     batches = length_batches(store.frames(utterances), max_frames=limit)

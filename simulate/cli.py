@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from after_model import acquisition, initialization
 from after_model.active_learning import WARM_STARTS, LearnerConfig
+from after_model.classifier import HEADS
 from after_model.tapt.config import OBJECTIVES, TaptConfig
 from after_model.training import TrainingConfig
 from simulate import corpora, experiments, protocols
@@ -78,6 +79,12 @@ def _comparison(add: Add) -> None:
     add("--shares", metavar="PERCENTS", help=words)
     words = "the start, as in Algorithm 1 (1)"
     add("--start-share", type=percentage, metavar="PERCENT", help=words)
+    words = (
+        "the start has at least so many recordings per class, up to half the budget; 0: the share "
+        f"alone, as in the paper (default: {LearnerConfig.start_per_class})"
+    )
+    start_per_class = LearnerConfig.start_per_class
+    add("--start-per-class", type=_natural, default=start_per_class, metavar="N", help=words)
     add("--budget", type=percentage, metavar="PERCENT", help="labels in all (20)")
     words = "equal rounds from the start to the budget (5)"
     add("--rounds", type=_positive, metavar="N", help=words)
@@ -111,6 +118,11 @@ def _model(add: Add) -> None:
         "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
     )
     add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
+    words = (
+        "what is pooled over time: mean and deviation (statistics), the mean (linear, the "
+        f"paper's), or as the authors' code does (published) (default: {LearnerConfig.head})"
+    )
+    add("--head", choices=tuple(HEADS), default=LearnerConfig.head, help=words)
     words = f"of fine-tuning per round, at most ({TrainingConfig.epochs})"
     add("--epochs", type=_positive, metavar="N", help=words)
     words = (
@@ -157,10 +169,14 @@ def percentage(text: str) -> float:
     return round(percent / 100, 8)
 
 
-def _positive(text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1")
+def _natural(text: str, least: int = 0) -> int:
+    if not text.strip().isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from {least}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    return _natural(text, 1)
 
 
 def _path(text: str) -> Path:

@@ -93,7 +93,12 @@ def _options(chosen: argparse.Namespace) -> Options:
         if chosen.tapt_epochs is not None:
             tapt = replace(tapt, epochs=chosen.tapt_epochs)
     learner = LearnerConfig(
-        backbone=chosen.backbone, warm_start=chosen.warm_start, training=training, tapt=tapt
+        backbone=chosen.backbone,
+        start_per_class=chosen.start_per_class,
+        warm_start=chosen.warm_start,
+        head=chosen.head,
+        training=training,
+        tapt=tapt,
     )
     return Options(learner, tapt, _shares(chosen), strategies, starts, chosen.full)
 

@@ -128,13 +128,22 @@ def _test(
         "round": record.round,
         "labelled": record.labelled,
         "share": record.share,
-        "target_share": config.arm.shares[record.round],
+        "target_share": _target(config, record.labelled, round(record.labelled / record.share)),
         **scores,
         "validation_ua": record.validation.get("ua"),
         "best_epoch": record.best_epoch,
         "minutes": seconds / 60,
         "tapt_minutes": learner.tapt_seconds / 60,
     }
+
+
+def _target(config: RunConfig, labelled: int, pool: int) -> float:
+    """The share that a round stands for: the largest that its labels reach, or the start's.
+
+    A start that has to be larger than its share may reach the next ones as well.
+    """
+    shares = config.arm.shares
+    return max((s for s in shares if int(s * pool + 1e-9) <= labelled), default=shares[0])
 
 
 def _open(config: RunConfig, place: Place, listener: Listener) -> tuple[Oracle, ActiveLearner]:

@@ -137,6 +137,25 @@ def test_a_share_of_a_hundred_is_its_percentage():
     assert LearnerConfig(shares=shares).schedule(100) == list(range(1, 101))
 
 
+def test_the_start_has_two_recordings_per_class_where_1_percent_is_fewer():
+    assert LearnerConfig().schedule(400, classes=7)[0] == 14
+    assert LearnerConfig().schedule(2_000, classes=7)[0] == 20
+
+
+def test_the_papers_start_is_the_share_alone():
+    assert LearnerConfig(start_per_class=0).schedule(400, classes=7)[0] == 4
+
+
+def test_a_start_for_every_class_leaves_half_the_budget_to_the_strategy():
+    assert LearnerConfig().schedule(50, classes=7) == [5, 7, 9, 10]
+
+
+def test_the_learner_starts_with_recordings_for_every_class(make, monkeypatch):
+    monkeypatch.setattr(initialization, "least", lambda *_: 1)  # clusters may ask for more
+    learner = make(changed(start_share=0.01))
+    assert len(learner.ask()) == 2 * len(LABELS)
+
+
 @pytest.mark.parametrize(("size", "expected"), [(0, [0]), (1, [1]), (2, [1])])
 def test_the_schedule_of_hardly_any_pool(size, expected):
     assert LearnerConfig().schedule(size) == expected

@@ -53,6 +53,25 @@ def test_the_linear_head_is_a_layer_on_the_mean_of_the_valid_frames(tiny, batch)
 
 
 @torch.inference_mode()
+def test_the_statistics_head_is_a_layer_on_mean_and_deviation_of_the_valid_frames(tiny, batch):
+    classifier = new_classifier(tiny, 3, "statistics").eval()
+    logits, pooled = classifier(*batch)
+    own = context_of(classifier, batch)
+    expected = np.stack([np.concatenate([x.mean(axis=0), x.std(axis=0)]) for x in own])
+    weight, bias = weights(classifier)
+    np.testing.assert_allclose(pooled, expected, atol=1e-3)
+    np.testing.assert_allclose(logits, expected @ weight.T + bias, atol=1e-3)
+
+
+def test_the_statistics_head_has_gradients_where_nothing_varies(tiny):
+    classifier = new_classifier(tiny, 3, "statistics").train()
+    classifier(torch.randn(1, 1, 8), torch.tensor([1]))[0].sum().backward()
+    gradients = [p.grad for p in classifier.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+@torch.inference_mode()
 def test_the_published_head_rectifies_and_leaves_the_last_frame_out(tiny, batch):
     classifier = new_classifier(tiny, 3, "published").eval()
     logits, pooled = classifier(*batch)
@@ -72,7 +91,7 @@ def test_the_published_head_keeps_the_only_frame_there_is(tiny):
 
 
 def test_an_unknown_head_is_an_error_that_names_the_known_ones(tiny):
-    with pytest.raises(ValueError, match=r"'quadratic'.*linear, published"):
+    with pytest.raises(ValueError, match=r"'quadratic'.*linear, published, statistics"):
         new_classifier(tiny, 3, "quadratic")
 
 
@@ -103,7 +122,7 @@ def test_the_copy_masks_its_own_convolutions(tiny, batch):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("head", ["linear", "published"])
+@pytest.mark.parametrize("head", ["linear", "published", "statistics"])
 def test_what_is_saved_loads_with_the_same_probabilities(tiny, batch, tmp_path, head):
     classifier = new_classifier(tiny, 3, head).eval()
     for parameter in classifier.backbone.model.encoder.parameters():

@@ -27,7 +27,7 @@ def probed(store, recordings, classes, count, head="linear"):
     return classifier
 
 
-@pytest.mark.parametrize("head", ["linear", "published"])
+@pytest.mark.parametrize("head", ["linear", "published", "statistics"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_head_predicts_what_the_regression_predicts(store, recordings, count, head):
     classes = np.arange(len(recordings)) % count
@@ -47,7 +47,7 @@ def test_a_class_without_a_label_is_unlikely_but_possible(store, recordings):
 
 
 def test_one_class_only_leaves_the_head_as_it_was(store, recordings):
-    before = new_classifier(store.backbone, 3).head.linear.weight.detach().numpy()
+    before = new_classifier(store.backbone, 3, "linear").head.linear.weight.detach().numpy()
     after = probed(store, recordings, np.zeros(len(recordings), int), 3)
     np.testing.assert_array_equal(after.head.linear.weight.detach().numpy(), before)
 

@@ -45,7 +45,7 @@ def test_probabilities_sum_to_one(classifier, store, recordings):
 def test_shapes_and_types(classifier, store, recordings):
     scores = score(classifier, store, recordings, mc_samples=3)
     assert scores.probs.shape == (16, 4)
-    assert scores.embeddings.shape == (16, 16)
+    assert scores.embeddings.shape == (16, 32)
     assert scores.mc_probs.shape == (3, 16, 4)
     assert {a.dtype for a in (scores.probs, scores.embeddings, scores.mc_probs)} == {
         np.dtype(np.float32)
@@ -83,7 +83,7 @@ def test_scores_do_not_depend_on_the_batch_size(classifier, store, recordings, m
 def test_an_empty_pool_gives_empty_arrays(classifier, store):
     scores = score(classifier, store, [], mc_samples=2)
     assert scores.probs.shape == (0, 4)
-    assert scores.embeddings.shape == (0, 16)
+    assert scores.embeddings.shape == (0, 32)
     assert scores.mc_probs.shape == (2, 0, 4)
 
 
