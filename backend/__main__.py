@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
+        if settings.log_level != "debug":
+            logging.getLogger("httpx").setLevel("WARNING")  # a line for every request
         return options.run(settings, options) or 0
     except KeyboardInterrupt:
         return 130

@@ -148,7 +148,7 @@ class Watcher:
         look.at, look.not_before = now_s, now_s + took / LOOK_SHARE
         if job is None or enqueue(getattr(self.jobs, job), project.id):
             look.counters = counters
-            folder.write("seen.json", {"train_requests": project.train_requests})
+            self._note_seen(folder, train_requests=project.train_requests)
         if job is not None:
             log.info("project=%d queued=%s", project.id, job)
 
@@ -180,7 +180,16 @@ class Watcher:
             train_pressed=project.train_requests
             > folder.read("seen.json", {}).get("train_requests", 0),
         )
+        if truth.labels:
+            labelled = {task for votes in truth.labels.values() for task in votes}
+            self._note_seen(folder, labelled=len(labelled))
         return needed(known, truth)
+
+    def _note_seen(self, folder: ProjectFolder, **values: int) -> None:
+        """What the last look found; the status page shows it."""
+        before = folder.read("seen.json", {})
+        if before | values != before:
+            folder.write("seen.json", before | values)
 
 
 def _holding(folder: ProjectFolder, project: Project) -> bool:
