@@ -40,10 +40,11 @@ class Backend:
     def __init__(self, server: LabelStudioServer, folder: Path, **settings: str) -> None:
         self.server = server
         self.folder = folder
+        self.data = folder / "data"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = QUICK | {
-            "AFTER_DATA": str(folder / "data"),
+            "AFTER_DATA": str(self.data),
             "AFTER_PORT": str(self.port),
             "AFTER_LABEL_STUDIO_URL": server.url,
             "AFTER_LABEL_STUDIO_API_KEY": server.legacy_token,
@@ -112,10 +113,10 @@ class Backend:
     # --- what it says and keeps ------------------------------------------------------------------
 
     def project_folder(self, project: int) -> ProjectFolder:
-        return ProjectFolder(self.folder / "data" / "projects" / str(project))
+        return ProjectFolder(self.data / "projects" / str(project))
 
     def projects(self) -> Projects:
-        return Projects(Settings(data=self.folder / "data"))
+        return Projects(Settings(data=self.data))
 
     def status(self, project: int) -> dict[str, Any]:
         done = self.run("status", str(project), "--json")

@@ -301,16 +301,27 @@ def test_a_backend_that_does_not_run_is_refused(join):
         join(backend_url=f"http://127.0.0.1:{free_port()}")
 
 
-def test_a_host_name_without_a_dot_is_explained(join, label_studio, settings, project):
-    # Label Studio reaches it, but would create no webhook for it, without a word.
+@pytest.fixture
+def single_label_name():
     name = socket.gethostname()
     with contextlib.suppress(OSError):
         if "." not in name and socket.gethostbyname(name).startswith("127."):
-            settings = settings.model_copy(update={"host": name})
-    if settings.host != name:
-        pytest.skip(f"this machine's name, {name}, has a dot or is not on loopback")
-    with pytest.raises(ConnectError, match="with a dot"):
-        join(backend_url=f"http://{name}:{settings.port}")
+            return name
+    pytest.skip(f"this machine's name, {name}, has a dot or is not on loopback")
+
+
+def test_a_host_name_without_a_dot_is_explained(tmp_path, label_studio, project, single_label_name):
+    # Label Studio reaches it, but would create no webhook for it, without a word.
+    port = free_port()
+    with web_service(tmp_path, port=port, url=f"http://{single_label_name}:{port}") as settings:
+        with pytest.raises(ConnectError, match="with a dot"):
+            connect(settings, label_studio.url, label_studio.legacy_token, project.id)
+        assert Projects(settings).all() == []
+
+
+def test_a_name_that_the_backend_does_not_answer_to_is_explained(join, settings, single_label_name):
+    with pytest.raises(ConnectError, match=f"AFTER_URL=http://{single_label_name}"):
+        join(backend_url=f"http://{single_label_name}:{settings.port}")
 
 
 def test_two_label_studios_are_refused(join, label_studio, settings, guarded_label_studio):
