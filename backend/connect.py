@@ -208,7 +208,13 @@ def _register(client: LabelStudio, settings: Settings, project: Project, result:
 
 def unreachable(project: Project, reason: str) -> str:
     """What to change, from what Label Studio says of the backend."""
-    if "401" in reason:
+    if "403 Client Error" in reason:
+        return (
+            "the backend answers to its own name only: start it with "
+            f"AFTER_URL={project.backend_url}, and with AFTER_BASIC_AUTH_USER and "
+            "AFTER_BASIC_AUTH_PASS where Label Studio is on another machine"
+        )
+    if "401 Client Error" in reason or "authentication parameters" in reason:
         return (
             f"{project.backend_url} refused Label Studio's credentials: run connect with the "
             "AFTER_BASIC_AUTH_USER and AFTER_BASIC_AUTH_PASS that the backend was started with"
