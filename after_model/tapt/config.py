@@ -40,6 +40,8 @@ class TaptConfig:
     batch_seconds: audio a batch and process, padding included; accumulation: batches a step.
     train_cnn: False keeps the CNN frozen and reads its output from the FeatureStore; True trains
         everything from the waveforms, which is slower and makes the store's features stale.
+    train_backbone: False trains the heads and the codebook only and leaves the backbone as it is:
+        the control that says how much of the held-out accuracy is the backbone's.
     mask_share: of the frames, exact in expectation (None: MASK_SHARE); mask_length: frames a span.
     contrast: positions of eq. 1 under "paper", "all" valid frames as printed or the "masked" ones.
     diversity_weight: of the codebook diversity loss (None: DIVERSITY_WEIGHT). Eq. 3 has none, and
@@ -68,6 +70,7 @@ class TaptConfig:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     train_cnn: bool = False
+    train_backbone: bool = True
     mask_share: float | None = None
     mask_length: int = 10
     contrast: str = "all"
@@ -91,6 +94,7 @@ class TaptConfig:
         _check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))
         _check(self.contrast in ("all", "masked"), "contrast", "all, masked")
         _check(self.mask_share is None or 0 < self.mask_share < 1, "mask_share", "0 < share < 1")
+        _check(self.train_backbone or not self.train_cnn, "train_cnn", "no, without train_backbone")
         _check(0 <= self.warmup_share < 1, "warmup_share", "0 <= share < 1")
         positive = (
             "epochs",

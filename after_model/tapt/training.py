@@ -92,6 +92,7 @@ class Run:
 
     def _prepare(self, model: TaptModel) -> None:
         config = self.config
+        model.backbone.requires_grad_(config.train_backbone)
         model.backbone.model.feature_extractor.requires_grad_(config.train_cnn)
         if self.accelerator.device.type == "cpu":
             _drop_attention_dropout(model)

@@ -418,6 +418,20 @@ def test_training_the_cnn_changes_it(
     assert backbones.load(tmp_path / "out").cnn_hash != tiny.cnn_hash
 
 
+def test_heads_alone_can_be_trained_as_a_control(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    config = TaptConfig(**{**vars(SHORT), "train_backbone": False, "max_steps": 2})
+    tapt.adapt(tiny, pool, store, tmp_path / "out", config, device="cpu")
+    features, frames = torch.randn(1, 20, 8), torch.tensor([20])
+    assert torch.equal(backbones.load(tmp_path / "out")(features, frames), tiny(features, frames))
+
+
+def test_a_backbone_that_is_not_trained_has_no_cnn_to_train() -> None:
+    with pytest.raises(tapt.TaptError, match="train_cnn"):
+        TaptConfig(train_cnn=True, train_backbone=False)
+
+
 def test_precision_may_differ_between_runs_of_a_process(
     tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
 ) -> None:
