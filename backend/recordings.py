@@ -31,7 +31,6 @@ from backend.settings import Settings
 CLOUD = ("s3", "gs", "azure-blob")
 MAX_REDIRECTS = 5
 SLOWEST_BYTES_S = 10_000  # a download slower than this is given up, beyond the time limit's grace
-CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,9 @@ class _Fetcher:
             encoded = base64.urlsafe_b64encode(uri.encode()).decode()
             return f"{self.client.url}/tasks/{key.split('-')[0]}/resolve/?fileuri={encoded}"
         if uri.startswith("/"):
+            base = urlsplit(self.client.url).path  # of a Label Studio below its host's root
+            if base and uri.startswith(f"{base}/"):
+                uri = uri.removeprefix(base)
             return self.client.url + uri
         if scheme in ("http", "https"):
             return uri
@@ -183,10 +185,10 @@ class _Fetcher:
     def _check(self, url: str, response: httpx.Response) -> None:
         if response.status_code in (502, 503, 504) and _origin(url) == self.home:
             raise LabelStudioUnavailable(f"{self.client.url} answers {response.status_code}")
-        if response.status_code in (401, 403) and _origin(url) == self.home:
+        if response.status_code >= 400 and _origin(url) == self.home:
             raise FetchError(
-                f"{_shown(url)}: Label Studio answers {response.status_code}; the token's user "
-                "needs access to the project, and a local file needs a storage that covers it"
+                f"{_shown(url)}: Label Studio answers {response.status_code}; "
+                f"{_home_fix(url, response.status_code)}"
             )
         if response.status_code != 200:
             raise FetchError(f"{_shown(url)}: the server answers {response.status_code}")
@@ -206,7 +208,7 @@ class _Fetcher:
         started, size = time.monotonic(), 0
         try:
             with os.fdopen(handle, "wb") as file:
-                for chunk in response.iter_bytes(CHUNK):
+                for chunk in response.iter_bytes():  # as it comes in, so that trickles are noticed
                     size += len(chunk)
                     self._check_size(url, size)
                     allowed_s = self.settings.fetch_timeout_s + size / SLOWEST_BYTES_S
@@ -220,6 +222,25 @@ class _Fetcher:
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise
+
+
+def _home_fix(url: str, status: int) -> str:
+    """What to do where Label Studio, version 1.23, gives no file."""
+    if "fileuri=" in url:
+        return (
+            "connect the storage that has the recording to the project, with keys that may read "
+            "it (Settings > Cloud Storage)"
+        )
+    if status in (401, 403):
+        return "the token's user needs access to the project"
+    if "/data/local-files/" in url:
+        return (
+            "the file is gone, or no storage of the project covers it (Settings > Cloud Storage > "
+            "Add Source Storage > Local files)"
+        )
+    if "/data/upload/" in url:  # it answers 500 for an upload whose file was deleted
+        return "the uploaded file is gone; import it again"
+    return "open the task in Label Studio to see whether its recording plays there"
 
 
 def file_name(key: str, uri: object) -> str:

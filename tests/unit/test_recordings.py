@@ -46,6 +46,12 @@ class _Server(BaseHTTPRequestHandler):
         if parts.path == "/announced.wav":
             self.send_header("Content-Length", str(10**12))
         self.end_headers()
+        if parts.path == "/trickle.wav":
+            with contextlib.suppress(OSError):
+                for _ in range(50):
+                    self.wfile.write(b"R")
+                    time.sleep(0.2)
+            return
         body = {"/empty.wav": b"", "/endless.wav": CLIP * 100}.get(parts.path, CLIP)
         with contextlib.suppress(OSError):  # the client may have had enough
             self.wfile.write(body)
@@ -173,7 +179,7 @@ def test_too_large_is_given_up(fetch, path, tmp_path):
     ("path", "said"),
     [
         ("/missing.wav", "404"),
-        ("/forbidden.wav", "storage that covers it"),
+        ("/forbidden.wav", "needs access to the project"),
         ("/empty.wav", "empty"),
         ("/login", "web page"),
         ("/hang", "in time"),
@@ -191,6 +197,20 @@ def test_what_goes_wrong_is_told(fetch, path, said):
 def test_label_studio_being_away_is_no_fault_of_the_recordings(fetch):
     with pytest.raises(LabelStudioUnavailable):
         fetch("/away.wav")
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(fetch, tmp_path):
+    started = time.monotonic()
+    assert "too slow" in fetch("/trickle.wav").error
+    assert time.monotonic() - started < 5
+    assert left_over(tmp_path / "audio") == []
+
+
+@pytest.mark.parametrize("uri", ["/data/upload/1/clip.wav", "/studio/data/upload/1/clip.wav"])
+def test_a_label_studio_below_its_hosts_root(home, tmp_path, uri):
+    client = Client(f"{home.url}/studio")
+    recordings.fetch(client, tmp_path, {"1-audio": uri}, Settings(data=tmp_path))  # type: ignore[arg-type]
+    assert home.asked[0][0] == "/studio/data/upload/1/clip.wav"
 
 
 def test_one_bad_recording_stops_no_other(home, tmp_path):
