@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SITE := $(VENV)/lib/python3*/site-packages
-PIP := -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+PIP := -m pip install -qq --disable-pip-version-check --no-warn-conflicts
 # Label Studio has an environment of its own; AFTER_LABEL_STUDIO_VENV names one that is there.
 LABEL_STUDIO_VENV := $(or $(AFTER_LABEL_STUDIO_VENV),.venv-label-studio)
 DATA ?= data
