@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_the_old_version_serves(
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("a small file system can be mounted by root only")
@@ -205,13 +205,9 @@ def test_a_full_disk_is_told_and_the_old_version_serves(
 
 def fill(disk: Path) -> None:
     """Leave no block free."""
-    with (disk / "filler").open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 65_536)
-                file.flush()
-        except OSError:
-            pass
+    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 65_536)
 
 
 # --- storms ---
