@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 SITE := $(VENV)/lib/python3*/site-packages
 PIP := -m pip install -qq --disable-pip-version-check --no-warn-conflicts
 # Label Studio has an environment of its own; AFTER_LABEL_STUDIO_VENV names one that is there.
-LABEL_STUDIO_VENV := $(or $(AFTER_LABEL_STUDIO_VENV),.venv-label-studio)
+LABEL_STUDIO_VENV := $(abspath $(or $(AFTER_LABEL_STUDIO_VENV),.venv-label-studio))
 DATA ?= data
 DEMO_AUDIO := $(DATA)/demo-audio
 AUDIO ?=
@@ -83,4 +83,4 @@ chromium:  # for the tests that look at pages; without it they are skipped
 	else echo "no chromium: tests of pages are skipped"; fi
 
 clean:  # not $(DATA), which holds labels and models
-	rm -rf $(VENV) .venv-label-studio runs
+	rm -rf $(VENV) .venv-label-studio .cache runs
