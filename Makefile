@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 SITE := $(VENV)/lib/python3*/site-packages
 PIP := -m pip install -qq --disable-pip-version-check --no-warn-conflicts
 # Label Studio has an environment of its own; AFTER_LABEL_STUDIO_VENV names one that is there.
-LABEL_STUDIO_VENV := $(abspath $(or $(AFTER_LABEL_STUDIO_VENV),.venv-label-studio))
+LABEL_STUDIO_VENV := $(or $(AFTER_LABEL_STUDIO_VENV),.venv-label-studio)
 DATA ?= data
 DEMO_AUDIO := $(DATA)/demo-audio
 AUDIO ?=
@@ -35,7 +35,7 @@ test:
 pytest: install-test
 	@# One thread a process: threads that wait for each other on busy cores are slower than none.
 	@# The tests with a Label Studio are one group, which one process runs (tests/conftest.py).
-	OMP_NUM_THREADS=1 AFTER_LABEL_STUDIO_VENV="$(LABEL_STUDIO_VENV)" $(BIN)/python -m pytest \
+	OMP_NUM_THREADS=1 AFTER_LABEL_STUDIO_VENV="$$(realpath $(LABEL_STUDIO_VENV))" $(BIN)/python -m pytest \
 		-n 2 --dist loadgroup --no-loadscope-reorder -q --durations=10
 
 lint: install-test
