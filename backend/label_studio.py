@@ -1,23 +1,22 @@
-"""A Label Studio project: its tasks, annotations and predictions.
+"""A Label Studio project's predictions: they decide what is labelled next.
 
-Everything goes through label-studio-sdk's connection, what is bulky to the addresses that measure
-fastest. What connects a project is in label_studio_setup.py.
+What is read is in label_studio_tasks.py, what connects a project in label_studio_setup.py.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from label_studio_sdk.label_interface import LabelInterface
 
-from backend.label_studio_http import Connection, LabelStudioError, LabelStudioUnavailable
+from backend.label_studio_http import LabelStudioError, LabelStudioUnavailable
+from backend.label_studio_tasks import ProjectInfo, Reading, Task
 
 __all__ = [
     "LabelStudio",
@@ -31,42 +30,19 @@ __all__ = [
 log = logging.getLogger("after.label_studio")
 
 OWN = "after-"  # the beginning of every version that AFTER pushes
-PAGE = 1000  # tasks a request: 0.25 ms a task, against 1.8 with pages of a hundred
 CHUNK = 500  # predictions an import: 0.5 s
 # One prediction takes Label Studio 75 ms, and 41 with four at once; more gain nothing.
 CREATE_WORKERS = 4
-# Deleting a version is one transaction of 8 ms a prediction, in which SQLite lets no annotator
-# save: more than this many are deleted one by one before.
-DELETE_AT_ONCE = 100
+# Predictions are deleted in one transaction, 5 to 8 ms each, in which SQLite lets no annotator
+# save: so many are half a second. One by one they take 40 to 170 ms each.
+DELETE_AT_ONCE = 50
 DELETE_WORKERS = 2
 DELETE_TIMEOUT_S = 600.0
 SCORE_DIGITS = 9
 
 T = TypeVar("T")
 PushProgress = Callable[[float, float], None]
-
-
-@dataclass(frozen=True)
-class ProjectInfo:
-    """A project's settings and counters."""
-
-    id: int
-    title: str
-    label_config: str
-    model_version: str
-    sampling: str
-    task_number: int
-    annotated: int
-    show_predictions: bool = True
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task as Label Studio has it."""
-
-    id: int
-    data: dict[str, Any]
-    is_labeled: bool
+Stored = Mapping[int, list[dict[str, Any]]]  # predictions as Label Studio has them, by task
 
 
 @dataclass(frozen=True)
@@ -79,75 +55,8 @@ class Prediction:
     cluster: int | None = None
 
 
-class LabelStudio(Connection):
+class LabelStudio(Reading):
     """The projects of one Label Studio; safe for threads."""
-
-    # --- reading ---------------------------------------------------------------------------------
-
-    def whoami(self) -> dict[str, Any]:
-        """The token's user: {"id", "email", ...}."""
-        return self.request("read the token's user", "GET", "api/current-user/whoami")
-
-    def version(self) -> str:
-        """Such as 1.23.2."""
-        return str(self.request("read the version", "GET", "api/version").get("release", "unknown"))
-
-    def project(self, project_id: int) -> ProjectInfo:
-        what = f"read project {project_id}"
-        found = self.request(what, "GET", f"api/projects/{project_id}/")
-        return ProjectInfo(
-            id=project_id,
-            title=found.get("title") or "",
-            label_config=found.get("label_config") or "",
-            model_version=found.get("model_version") or "",
-            sampling=found.get("sampling") or "",
-            task_number=found.get("task_number") or 0,
-            annotated=found.get("num_tasks_with_annotations") or 0,
-            show_predictions=bool(found.get("show_collab_predictions", True)),
-        )
-
-    def tasks(self, project_id: int) -> list[Task]:
-        """All tasks, by id."""
-        found = self._tasks(project_id, include="id,data,is_labeled", resolve_uri="false")
-        return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
-
-    def annotated(self, project_id: int) -> list[dict[str, Any]]:
-        """Tasks that have annotations, skipped ones included: {"id", "annotations"}.
-
-        Not through the export: that leaves two files in Label Studio's data folder every time.
-        """
-        positive = {"operator": "greater", "type": "Number", "value": 0}
-        names = ("total_annotations", "cancelled_annotations")
-        filters = [{"filter": f"filter:tasks:{name}", **positive} for name in names]
-        found = self._tasks(
-            project_id,
-            fields="all",
-            resolve_uri="false",
-            include="id,annotations,result,completed_by,was_cancelled,ground_truth,"
-            "created_at,updated_at",
-            filters={"conjunction": "or", "items": filters},
-        )
-        return [{"id": task["id"], "annotations": task.get("annotations") or []} for task in found]
-
-    def _tasks(
-        self, project_id: int, filters: Mapping[str, Any] | None = None, **params: Any
-    ) -> list[dict[str, Any]]:
-        query: dict[str, Any] = {"ordering": ["tasks:id"]}
-        if filters:
-            query["filters"] = filters
-        params |= {"project": project_id, "page_size": PAGE, "query": json.dumps(query)}
-        tasks: dict[int, dict[str, Any]] = {}
-        page = 1
-        while True:
-            what = f"read the tasks of project {project_id}"
-            found = self.request(what, "GET", "api/tasks/", params=params | {"page": page})
-            tasks |= {task["id"]: task for task in found["tasks"]}
-            # Pages may be smaller than asked for (TASK_API_PAGE_SIZE_MAX), and tasks come and go.
-            if not found["tasks"] or len(tasks) >= found["total"]:
-                return [tasks[key] for key in sorted(tasks)]
-            page += 1
-
-    # --- predictions -----------------------------------------------------------------------------
 
     def prediction_counts(self, project_id: int) -> dict[str, int]:
         """How many predictions there are of each version."""
@@ -163,8 +72,8 @@ class LabelStudio(Connection):
     ) -> None:
         """Let these predictions, under this version, decide what is served next.
 
-        Imports what is not there yet, makes the version the project's, then deletes AFTER's other
-        versions; nobody else's. Run again after a crash anywhere it ends in the same state: one
+        Imports what is not there yet, makes the version the project's, deletes AFTER's other
+        versions, and nobody else's. Run again after a crash anywhere it ends in the same state: one
         prediction a task, of exactly this version. Raises LabelStudioError where Label Studio
         would not take a prediction.
         """
@@ -174,18 +83,20 @@ class LabelStudio(Connection):
         if len(wanted) < len(predictions):
             raise ValueError(f"{version}: {len(predictions) - len(wanted)} tasks come twice")
         self._check(project_id, predictions)
-        report = progress or (lambda _done, _total: None)
-        stored = self._stored(project_id, version)
-        missing = [p for p in predictions if not any(_same(p, s) for s in stored.get(p.task, ()))]
+        stored = self._stored(project_id)
+        missing = [p for p in predictions if not any(_is(p, version, s) for s in stored[p.task])]
         total, done = len(wanted), len(wanted) - len(missing)
-        report(done, total)
-        if missing:
-            self._create(project_id, version, missing, lambda n: report(done + n, total))
-            stored = self._stored(project_id, version)
-        self._delete_surplus(wanted, stored)
-        if stored:
+        if progress:
+            progress(done, total)
+        for part in self._create_in_parts(project_id, version, missing, stored):
+            done += part
+            if progress:
+                progress(done, total)
+        self._delete_surplus(project_id, version, wanted)
+        counts = self.prediction_counts(project_id)
+        if counts.get(version):
             self.set_model_version(project_id, version)
-        old = [v for v in self.prediction_counts(project_id) if v.startswith(OWN) and v != version]
+        old = [v for v in counts if v.startswith(OWN) and v != version]
         self.delete_versions(project_id, old)
         log.info(
             "project=%d pushed=%s predictions=%d new=%d", project_id, version, total, len(missing)
@@ -200,10 +111,22 @@ class LabelStudio(Connection):
         self._update(project_id, sampling=sampling)
 
     def delete_versions(self, project_id: int, versions: Iterable[str]) -> None:
-        """Delete all predictions of these versions, without keeping annotators waiting."""
-        for version in versions:
-            ids = [s["id"] for found in self._stored(project_id, version).values() for s in found]
+        """Delete all predictions of these versions; annotators hardly have to wait."""
+        going = set(versions)
+        if not going:
+            return
+        stored = self._stored(project_id)
+        if _count(stored, going) > DELETE_AT_ONCE:
+            alone = {task for task, found in stored.items() if _all_of(found, going)}
+            self._delete_of_tasks(project_id, sorted(alone))
+            ids = [
+                s["id"]
+                for task, found in stored.items()
+                for s in found
+                if task not in alone and s["model_version"] in going
+            ]
             self._delete_predictions(ids[DELETE_AT_ONCE:])
+        for version in sorted(going):
             self.request(
                 f"delete the predictions of {version}",
                 "DELETE",
@@ -216,15 +139,42 @@ class LabelStudio(Connection):
         what = f"set {', '.join(values)} of project {project_id}"
         self.request(what, "PATCH", f"api/projects/{project_id}/", json=values)
 
-    def _stored(self, project_id: int, version: str) -> dict[int, list[dict[str, Any]]]:
-        """The version's predictions, by task, oldest first."""
+    def _stored(self, project_id: int) -> Stored:
+        """The project's predictions, by task, oldest first; a task without any has none."""
         what = f"read the predictions of project {project_id}"
         found = self.request(what, "GET", "api/predictions/", params={"project": project_id})
         by_task: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for prediction in sorted(found, key=lambda p: p["id"]):
-            if prediction.get("model_version") == version:
-                by_task[prediction["task"]].append(prediction)
+            by_task[prediction["task"]].append(prediction)
         return by_task
+
+    # --- creating --------------------------------------------------------------------------------
+
+    def _create_in_parts(
+        self, project_id: int, version: str, missing: Sequence[Prediction], stored: Stored
+    ) -> Iterator[int]:
+        """Create predictions; yields how many are done with each step.
+
+        Few are created at once, beside the old ones that serve meanwhile. Of many the first to be
+        labelled are, and serve from then on; the others follow in parts, each in the place of
+        their old ones, which costs a fifth of deleting those in the end.
+        """
+        old = {
+            task
+            for task, found in stored.items()
+            if found and all(_is_old(s["model_version"], version) for s in found)
+        }
+        queue = sorted(missing, key=lambda p: p.score)
+        replaced = [p for p in queue[DELETE_AT_ONCE:] if p.task in old]
+        if len(replaced) <= DELETE_AT_ONCE:
+            yield from self._create(project_id, version, queue)
+            return
+        yield from self._create(project_id, version, queue[:DELETE_AT_ONCE])
+        if self.prediction_counts(project_id).get(version):
+            self.set_model_version(project_id, version)
+        for part in _chunks(queue[DELETE_AT_ONCE:], DELETE_AT_ONCE):
+            self._delete_of_tasks(project_id, [p.task for p in part if p.task in old])
+            yield from self._create(project_id, version, part)
 
     def _check(self, project_id: int, predictions: Sequence[Prediction]) -> None:
         """Raises LabelStudioError for what Label Studio would drop, or store without a word."""
@@ -245,27 +195,21 @@ class LabelStudio(Connection):
                 )
 
     def _create(
-        self,
-        project_id: int,
-        version: str,
-        predictions: Sequence[Prediction],
-        report: Callable[[int], None],
-    ) -> None:
+        self, project_id: int, version: str, predictions: Sequence[Prediction]
+    ) -> Iterator[int]:
         bodies = {p.task: _body(p, version) for p in predictions}
         clustered = [p.task for p in predictions if p.cluster is not None]
         plain = [p.task for p in predictions if p.cluster is None]
-        done = 0
         # Only one by one does Label Studio store the cluster.
         for part in _chunks(clustered, CHUNK):
             existing = set(part) & self._task_ids(project_id)
             with ThreadPoolExecutor(CREATE_WORKERS) as threads:
                 for _ in threads.map(lambda task: self._create_one(bodies[task]), sorted(existing)):
-                    done += 1
-                    report(done)
+                    yield 1
+            yield len(part) - len(existing)
         for part in _chunks(plain, CHUNK):
             self._import(project_id, [bodies[task] for task in part])
-            done += len(part)
-            report(done)
+            yield len(part)
 
     def _create_one(self, body: dict[str, Any]) -> None:
         what = f"create the prediction for task {body['task']}"
@@ -302,17 +246,30 @@ class LabelStudio(Connection):
     def _task_ids(self, project_id: int) -> set[int]:
         return {task["id"] for task in self._tasks(project_id, include="id", resolve_uri="false")}
 
+    # --- deleting --------------------------------------------------------------------------------
+
     def _delete_surplus(
-        self, wanted: Mapping[int, Prediction], stored: Mapping[int, list[dict[str, Any]]]
+        self, project_id: int, version: str, wanted: Mapping[int, Prediction]
     ) -> None:
-        """Leave one prediction a task: the one that was wanted, else the newest."""
+        """Leave one of the version's predictions a task: the one wanted, else the newest."""
         surplus = []
-        for task, found in stored.items():
+        for task, found in self._stored(project_id).items():
+            ours = [s for s in found if s["model_version"] == version]
             prediction = wanted.get(task)
-            right = [s for s in found if prediction is None or _same(prediction, s)]
-            kept = (right or found)[-1]["id"]
-            surplus += [s["id"] for s in found if s["id"] != kept]
+            right = [s for s in ours if prediction is None or _is(prediction, version, s)]
+            surplus += [s["id"] for s in ours if s is not (right or ours)[-1]]
         self._delete_predictions(surplus)
+
+    def _delete_of_tasks(self, project_id: int, tasks: Sequence[int]) -> None:
+        """Delete all predictions of tasks, whoever made them, in parts."""
+        for part in _chunks(tasks, DELETE_AT_ONCE):
+            self.request(
+                f"delete old predictions of {len(part)} tasks",
+                "POST",
+                "api/dm/actions/",
+                params={"id": "delete_tasks_predictions", "project": project_id},
+                json={"selectedItems": {"all": False, "included": list(part)}},
+            )
 
     def _delete_predictions(self, ids: Sequence[int]) -> None:
         def delete(prediction_id: int) -> None:
@@ -338,15 +295,28 @@ def _body(prediction: Prediction, version: str) -> dict[str, Any]:
     return body if prediction.cluster is None else body | {"cluster": prediction.cluster}
 
 
-def _same(prediction: Prediction, stored: Mapping[str, Any]) -> bool:
+def _is(prediction: Prediction, version: str, stored: Mapping[str, Any]) -> bool:
     """Whether what is stored is what would be pushed."""
     score = stored.get("score")
     return (
-        score is not None
+        stored.get("model_version") == version
+        and score is not None
         and round(score - prediction.score, SCORE_DIGITS) == 0
         and stored.get("cluster") == prediction.cluster
         and stored.get("result") == prediction.result
     )
+
+
+def _is_old(version: str | None, current: str) -> bool:
+    return version is not None and version.startswith(OWN) and version != current
+
+
+def _count(stored: Stored, versions: set[str]) -> int:
+    return sum(s["model_version"] in versions for found in stored.values() for s in found)
+
+
+def _all_of(found: Sequence[Mapping[str, Any]], versions: set[str]) -> bool:
+    return bool(found) and all(s["model_version"] in versions for s in found)
 
 
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -1,0 +1,106 @@
+"""What Label Studio knows of a project: its settings, tasks and annotations.
+
+Everything goes through label-studio-sdk's connection, what is bulky to the addresses that measure
+fastest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backend.label_studio_http import Connection
+
+PAGE = 1000  # tasks a request: 0.25 ms a task, against 1.8 with pages of a hundred
+
+
+@dataclass(frozen=True)
+class ProjectInfo:
+    """A project's settings and counters."""
+
+    id: int
+    title: str
+    label_config: str
+    model_version: str
+    sampling: str
+    task_number: int
+    annotated: int
+    show_predictions: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as Label Studio has it."""
+
+    id: int
+    data: dict[str, Any]
+    is_labeled: bool
+
+
+class Reading(Connection):
+    """Reads the projects of one Label Studio."""
+
+    def whoami(self) -> dict[str, Any]:
+        """The token's user: {"id", "email", ...}."""
+        return self.request("read the token's user", "GET", "api/current-user/whoami")
+
+    def version(self) -> str:
+        """Such as 1.23.2."""
+        return str(self.request("read the version", "GET", "api/version").get("release", "unknown"))
+
+    def project(self, project_id: int) -> ProjectInfo:
+        what = f"read project {project_id}"
+        found = self.request(what, "GET", f"api/projects/{project_id}/")
+        return ProjectInfo(
+            id=project_id,
+            title=found.get("title") or "",
+            label_config=found.get("label_config") or "",
+            model_version=found.get("model_version") or "",
+            sampling=found.get("sampling") or "",
+            task_number=found.get("task_number") or 0,
+            annotated=found.get("num_tasks_with_annotations") or 0,
+            show_predictions=bool(found.get("show_collab_predictions", True)),
+        )
+
+    def tasks(self, project_id: int) -> list[Task]:
+        """All tasks, by id."""
+        found = self._tasks(project_id, include="id,data,is_labeled", resolve_uri="false")
+        return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
+
+    def annotated(self, project_id: int) -> list[dict[str, Any]]:
+        """Tasks that have annotations, skipped ones included: {"id", "annotations"}.
+
+        Not through the export: that leaves two files in Label Studio's data folder every time.
+        """
+        positive = {"operator": "greater", "type": "Number", "value": 0}
+        names = ("total_annotations", "cancelled_annotations")
+        filters = [{"filter": f"filter:tasks:{name}", **positive} for name in names]
+        found = self._tasks(
+            project_id,
+            fields="all",
+            resolve_uri="false",
+            include="id,annotations,result,completed_by,was_cancelled,ground_truth,"
+            "created_at,updated_at",
+            filters={"conjunction": "or", "items": filters},
+        )
+        return [{"id": task["id"], "annotations": task.get("annotations") or []} for task in found]
+
+    def _tasks(
+        self, project_id: int, filters: Mapping[str, Any] | None = None, **params: Any
+    ) -> list[dict[str, Any]]:
+        query: dict[str, Any] = {"ordering": ["tasks:id"]}
+        if filters:
+            query["filters"] = filters
+        params |= {"project": project_id, "page_size": PAGE, "query": json.dumps(query)}
+        tasks: dict[int, dict[str, Any]] = {}
+        page = 1
+        while True:
+            what = f"read the tasks of project {project_id}"
+            found = self.request(what, "GET", "api/tasks/", params=params | {"page": page})
+            tasks |= {task["id"]: task for task in found["tasks"]}
+            # Pages may be smaller than asked for (TASK_API_PAGE_SIZE_MAX), and tasks come and go.
+            if not found["tasks"] or len(tasks) >= found["total"]:
+                return [tasks[key] for key in sorted(tasks)]
+            page += 1
