@@ -119,7 +119,7 @@ def run(chosen: Settings, given: argparse.Namespace) -> int:
 
 def _options(chosen: Settings, given: argparse.Namespace) -> Options:
     return Options(
-        data=(given.data or chosen.data).resolve(),
+        data=(given.data or chosen.data).expanduser().resolve(),
         audio=given.audio.expanduser().resolve() if given.audio else None,
         labels=tuple(given.labels.split(",")),
         port=given.port or chosen.port,

@@ -230,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write generated speech-like audio, and manifest.csv with what it expresses.",
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--utterances", type=int, default=192, help="how many (%(default)s)")
+    parser.add_argument(
+        "--utterances", type=int, default=DEFAULT_UTTERANCES, help="how many (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     new = not options.folder.exists()
