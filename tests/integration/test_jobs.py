@@ -16,15 +16,23 @@ pytestmark = pytest.mark.slow
 OTHER_LABELS = EMOTION.replace('value="sad"', 'value="calm"')
 
 
+@pytest.fixture(scope="module")
+def started(label_studio, tmp_path_factory, tiny_backbone) -> Iterator[Backend]:
+    """A web process and a worker with a tiny model; every test has a project of its own."""
+    folder = tmp_path_factory.mktemp("backend")
+    with backend(label_studio, folder, AFTER_BACKBONE=str(tiny_backbone)) as result:
+        result.start()
+        yield result
+
+
 @pytest.fixture
-def running(label_studio, tmp_path, tiny_backbone, clips) -> Iterator[tuple[Backend, int]]:
-    """A backend with a tiny model on a project of six clips, its bootstrap finished."""
+def running(label_studio, started, clips) -> Iterator[tuple[Backend, int]]:
+    """A connected project of six clips, its bootstrap finished."""
     project = label_studio.project(clips=clips[:6], how="upload").id
-    with backend(label_studio, tmp_path / "backend", AFTER_BACKBONE=str(tiny_backbone)) as started:
-        started.start()
-        started.connect(project)
-        started.wait_for_round(project, 0)
-        yield started, project
+    started.connect(project)
+    started.wait_for_round(project, 0)
+    yield started, project
+    started.run("disconnect", str(project))
 
 
 def press_train(running: Backend, project: int) -> None:
