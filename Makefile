@@ -34,9 +34,9 @@ test:
 
 pytest: install-test
 	@# One thread a process: threads that wait for each other on busy cores are slower than none.
-	@# The tests with a Label Studio are one group, which one process runs (tests/conftest.py).
+	@# The tests with a Label Studio are one scope, which one process runs (tests/conftest.py).
 	OMP_NUM_THREADS=1 AFTER_LABEL_STUDIO_VENV="$$(realpath $(LABEL_STUDIO_VENV))" $(BIN)/python -m pytest \
-		-n 2 --dist loadgroup --no-loadscope-reorder -q --durations=10
+		-n 2 --dist loadscope --no-loadscope-reorder -q --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,17 +23,28 @@ ROOT = Path(__file__).resolve().parents[1]
 INTEGRATION = ROOT / "tests" / "integration"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: one process runs all that share a Label Studio; else a file is one.
-
-    They come first, because they take longest.
-    """
+    """Tests with a Label Studio come first, because they take longest."""
     items.sort(key=lambda item: INTEGRATION not in item.path.parents)
-    for item in items:
-        shared = INTEGRATION in item.path.parents
-        group = "label-studio" if shared else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `--dist loadscope`: one process runs all that share a Label Studio; else a file is one.
+
+    Marking them for `--dist loadgroup` would say the same, but xdist 3.8 loses the marks with
+    pytest 9.2.
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneLabelStudio(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared = nodeid.startswith("tests/integration/")
+            return "label-studio" if shared else nodeid.split("::", 1)[0]
+
+    return OneLabelStudio(config, log)
 
 
 @pytest.fixture(scope="session")
