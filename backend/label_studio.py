@@ -88,7 +88,7 @@ class LabelStudio(Reading):
         total, done = len(wanted), len(wanted) - len(missing)
         if progress:
             progress(done, total)
-        for part in self._create_in_parts(project_id, version, missing, stored):
+        for part in self._create(project_id, version, missing):
             done += part
             if progress:
                 progress(done, total)
@@ -149,32 +149,6 @@ class LabelStudio(Reading):
         return by_task
 
     # --- creating --------------------------------------------------------------------------------
-
-    def _create_in_parts(
-        self, project_id: int, version: str, missing: Sequence[Prediction], stored: Stored
-    ) -> Iterator[int]:
-        """Create predictions; yields how many are done with each step.
-
-        Few are created at once, beside the old ones that serve meanwhile. Of many the first to be
-        labelled are, and serve from then on; the others follow in parts, each in the place of
-        their old ones, which is quicker than to delete those one by one in the end.
-        """
-        old = {
-            task
-            for task, found in stored.items()
-            if found and all(_is_old(s["model_version"], version) for s in found)
-        }
-        queue = sorted(missing, key=lambda p: p.score)
-        replaced = [p for p in queue[DELETE_AT_ONCE:] if p.task in old]
-        if len(replaced) <= DELETE_AT_ONCE:
-            yield from self._create(project_id, version, queue)
-            return
-        yield from self._create(project_id, version, queue[:DELETE_AT_ONCE])
-        if self.prediction_counts(project_id).get(version):
-            self.set_model_version(project_id, version)
-        for part in _chunks(queue[DELETE_AT_ONCE:], DELETE_AT_ONCE):
-            self._delete_of_tasks(project_id, [p.task for p in part if p.task in old])
-            yield from self._create(project_id, version, part)
 
     def _check(self, project_id: int, predictions: Sequence[Prediction]) -> None:
         """Raises LabelStudioError for what Label Studio would drop, or store without a word."""
@@ -305,10 +279,6 @@ def _is(prediction: Prediction, version: str, stored: Mapping[str, Any]) -> bool
         and stored.get("cluster") == prediction.cluster
         and stored.get("result") == prediction.result
     )
-
-
-def _is_old(version: str | None, current: str) -> bool:
-    return version is not None and version.startswith(OWN) and version != current
 
 
 def _count(stored: Stored, versions: set[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -308,7 +307,7 @@ def test_clusters_take_turns_with_the_lowest_score_first(client, label_studio, p
 
 @pytest.fixture
 def in_parts():
-    """Pushes replace old predictions in parts of four, as those of large projects do."""
+    """Old predictions are deleted in parts of four, as those of large projects are."""
     with mock.patch.object(module, "DELETE_AT_ONCE", 4):
         yield
 
@@ -325,18 +324,16 @@ def test_a_large_push_replaces_the_old_version(client, label_studio, project, cl
 
 
 @pytest.mark.usefixtures("in_parts")
-def test_a_large_push_begins_with_what_is_labelled_first(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
+def test_the_old_version_serves_until_all_of_the_new_one_is_there(client, label_studio, project):
+    old = predictions_for(project.tasks)
+    client.push(project.id, V0, old)
+    killed = mock.patch.object(client, "set_model_version", side_effect=KeyboardInterrupt)
     predictions = predictions_for(project.tasks[::-1])
-    steps = client._create_in_parts(project.id, V1, predictions, client._stored(project.id))
-    for _ in range(2):  # the first part, and what follows it until the second is there
-        next(steps)
-    assert label_studio.next_task(project.id) == ascending(predictions)[0]
-    label_studio.annotate(ascending(predictions)[0], "sad")
-    steps.close()  # killed
+    with killed, pytest.raises(KeyboardInterrupt):
+        client.push(project.id, V1, predictions)
+    assert label_studio.next_task(project.id) == ascending(old)[0]
     client.push(project.id, V1, predictions)
     assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks}
-    assert served(label_studio, project.id) == ascending(predictions)[1:]
 
 
 @pytest.mark.usefixtures("in_parts")
@@ -355,27 +352,6 @@ def test_a_large_push_takes_labelled_tasks_out(client, label_studio, project):
     label_studio.annotate(project.tasks[0], "sad")
     client.push(project.id, V1, predictions_for(project.tasks[1:]))
     assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks[1:]}
-
-
-def test_annotators_need_not_wait_until_a_large_version_is_deleted(client, label_studio):
-    made = make_project(label_studio, tasks=400)
-    client.push(made.id, V0, predictions_for(made.tasks))
-    predictions = predictions_for(made.tasks)
-    pushing = threading.Thread(target=client.push, args=(made.id, V1, predictions))
-    begun = time.monotonic()
-    pushing.start()
-    slowest = 0.0
-    for task in made.tasks:
-        if not pushing.is_alive():
-            break
-        started = time.monotonic()
-        label_studio.annotate(task, "sad")
-        slowest = max(slowest, time.monotonic() - started)
-        time.sleep(0.2)
-    pushing.join()
-    # Deleted at once, they keep an annotator waiting for most of a push.
-    assert slowest < 0.5 * (time.monotonic() - begun)
-    assert client.prediction_counts(made.id) == {V1: 400}
 
 
 def test_a_push_of_nothing_leaves_no_old_scores(client, label_studio, project):
