@@ -34,7 +34,7 @@ from after_model.device import resolve_device
 from after_model.features import FeatureStore
 from after_model.labels import Label, LabelSpace
 from after_model.model_store import ModelStore
-from after_model.probing import probe
+from after_model.probing import cross_validated, probe
 from after_model.progress import Progress, silent
 from after_model.scoring import Scores, score
 from after_model.stopping import StoppingAdvice
@@ -326,6 +326,19 @@ class ActiveLearner:
         if held_out is None or not len(held_out[0]):
             return np.zeros(0, np.int64), np.zeros((0, len(self.labels)), np.float32)
         return held_out[1].argmax(axis=1), self.predict(held_out[0], version).probs
+
+    def estimate(self) -> dict[str, float]:
+        """Cross-validated UA, WA, macro F1 and ECE of a linear probe on all labels so far.
+
+        A curve from the first rounds on, where too few labels are held out to validate on.
+        """
+        self._prepare()
+        utterances, targets = self._targets([u for u in self._pool if u.id in self.labelled])
+        classifier = new_classifier(
+            self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
+        )
+        points = score(classifier, self.store, utterances, device=self.device).embeddings
+        return cross_validated(points, targets)
 
     def advice(self) -> StoppingAdvice:
         """Whether more labels are worth it, and why (see stopping.py)."""

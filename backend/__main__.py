@@ -12,6 +12,7 @@ from typing import Any
 
 from backend import quickstart
 from backend import settings as settings_module
+from backend.charts import SOURCES
 from backend.settings import Settings, SettingsError
 
 EPILOG = """\
@@ -154,7 +155,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     ]
     if project["curve"]:
         newest = project["curve"][-1]
-        lines.append(f"   quality   UA {newest['ua']:.1%} on held-out labels ({newest['version']})")
+        measured = SOURCES[newest["source"]]
+        lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")
     if project["advice"]:
         word = "stop" if project["advice"]["stop"] else "go on"
         lines.append(f"   advice    {word}: {project['advice']['reason']}")

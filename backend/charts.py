@@ -10,10 +10,11 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 360, 220  # about what a phone shows, so that text keeps its size there
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 14, 40
 MAX_TICKS = 5
+SOURCES = {"validation": "on held-out labels", "estimate": "by cross-validation"}
 
 
 def learning_curve(points: Sequence[dict[str, Any]], budget: int) -> Markup:
-    """Validation UA over labels; hollow where the round's model was not promoted."""
+    """UA over labels; hollow where the round's model was not promoted."""
     most = max([budget, *(p["labelled"] for p in points), 1])
     low = min(0.0 if p["ua"] < 0.2 else 0.2 for p in points)
 
@@ -48,11 +49,12 @@ def learning_curve(points: Sequence[dict[str, Any]], budget: int) -> Markup:
                     said)
         )  # fmt: skip
     newest = points[-1]
+    measured = SOURCES[newest["source"]]
     title = (
-        f"Validation UA over labels: {len(points)} rounds, now {newest['ua']:.1%} with "
+        f"UA {measured} over labels: {len(points)} rounds, now {newest['ua']:.1%} with "
         f"{newest['labelled']} labels"
     )
-    return _svg(parts, title, "labels given", "UA on held-out labels")
+    return _svg(parts, title, "labels given", f"UA {measured}")
 
 
 def entropy_histogram(bins: Sequence[int]) -> Markup:

@@ -170,6 +170,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
                 "promoted": promoted,
                 "reason": reason,
                 "advice": asdict(learner.advice()),
+                "estimate": learner.estimate(),
             }
     folder.write("skipped.json", skipped)
     _replan(settings, folder, len(tasks))

@@ -439,6 +439,7 @@ def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
         "created": now(),
         "seconds": sum(r["train_seconds"] for r in trained.values()),
         "validation": main.get("validation", {}),
+        "estimate": main.get("estimate", {}),
         "agreement": main.get("agreement"),
         "promoted": promoted,
         "reason": " ".join(refused) or main.get("reason", "The order before any label."),

@@ -177,17 +177,28 @@ def _running(progress: dict[str, Any], now_s: float) -> dict[str, Any] | None:
 
 
 def _curve(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Validation UA over labels, of rounds that had something to validate on."""
+    """UA over labels; source: "validation" once the last two rounds had labels to validate on.
+
+    Until then "estimate", a linear probe's by cross-validation, which needs no label held out.
+    """
+    rounds = [entry for entry in history if entry.get("labelled")]
+    held_out = [_ua(entry, "validation") for entry in rounds]
+    source = "validation" if len(rounds) > 1 and None not in held_out[-2:] else "estimate"
     return [
         {
             "version": entry.get("version", ""),
             "labelled": int(entry.get("labelled", 0)),
             "ua": ua,
+            "source": source,
             "promoted": bool(entry.get("promoted")),
         }
-        for entry in history
-        if (ua := _number((entry.get("validation") or {}).get("ua"))) is not None
+        for entry in rounds
+        if (ua := _ua(entry, source)) is not None
     ]
+
+
+def _ua(entry: dict[str, Any], source: str) -> float | None:
+    return _number((entry.get(source) or {}).get("ua"))
 
 
 def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from after_model import backbone
+from after_model import backbone, metrics
 from after_model.classifier import new_classifier
 from after_model.features import FeatureStore
-from after_model.probing import INVERSE_REGULARISATION, probe
+from after_model.probing import INVERSE_REGULARISATION, cross_validated, probe
 from after_model.scoring import score
 
 
@@ -57,3 +60,27 @@ def test_a_soft_label_counts_as_votes_of_its_weight(store, recordings):
     probe(classifier, store, (recordings, np.full((len(recordings), 2), 0.5, np.float32)))
     probs = score(classifier, store, recordings).probs
     np.testing.assert_allclose(probs, 0.5, atol=1e-3)
+
+
+def test_cross_validation_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], 10)
+    points = rng.normal(size=(30, 4)) + classes[:, None]
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=2_000)
+    )
+    split = PredefinedSplit(np.tile(np.arange(10) % 5, 3))
+    probs = cross_val_predict(model, points, classes, cv=split, method="predict_proba")
+    expected = metrics.evaluate(classes, probs)
+    assert cross_validated(points, np.eye(3)[classes]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("classes", [[0], [0, 0, 0], [0, 1], [0, 0, 1, 2]])
+def test_too_few_labels_estimate_nothing(classes):
+    assert cross_validated(np.ones((len(classes), 2)), np.eye(3)[classes]) == {}
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 0, 1], [0, 0, 1, 1, 2], [2, 2, 0, 0, 0, 1, 1]])
+def test_few_labels_estimate_something(classes):
+    points = np.random.default_rng(1).normal(size=(len(classes), 3))
+    assert 0 <= cross_validated(points, np.eye(3)[classes])["ua"] <= 1

@@ -21,7 +21,7 @@ from web_fixtures import (
 
 from backend.charts import entropy_histogram, learning_curve, ticks
 from backend.projects import Projects
-from backend.status import BUDGET_SHARE, duration, status
+from backend.status import BUDGET_SHARE, _curve, duration, status
 
 
 @pytest.fixture
@@ -188,7 +188,8 @@ def test_ticks_are_few_round_and_within(most):
 
 def test_charts_describe_themselves_to_those_who_cannot_see_them():
     curve = learning_curve(
-        [{"version": "v", "labelled": 12, "ua": 0.5, "promoted": True}], budget=100
+        [{"version": "v", "labelled": 12, "ua": 0.5, "source": "validation", "promoted": True}],
+        budget=100,
     )
     assert "now 50.0% with 12 labels" in curve
     assert "Entropy of 3 recordings" in entropy_histogram([1, 2])
@@ -196,7 +197,7 @@ def test_charts_describe_themselves_to_those_who_cannot_see_them():
 
 def test_charts_draw_nothing_outside_of_their_frame():
     points = [
-        {"version": "v", "labelled": n, "ua": ua, "promoted": True}
+        {"version": "v", "labelled": n, "ua": ua, "source": "estimate", "promoted": True}
         for n, ua in [(1, 0.0), (9, 1.0)]
     ]
     for number in [
@@ -212,3 +213,32 @@ def test_charts_draw_nothing_outside_of_their_frame():
 )
 def test_durations_are_said_shortly(seconds, said):
     assert duration(seconds) == said
+
+
+def history(*rounds: tuple[float | None, float | None]) -> list[dict]:
+    """(validation UA, estimated UA) of rounds with 5, 10, ... labels, after a bootstrap."""
+    entries: list[dict] = [{"version": "after-r00-n0000", "labelled": 0, "validation": {}}]
+    for number, (validation, estimate) in enumerate(rounds, start=1):
+        entries.append(
+            {
+                "version": f"after-r{number:02d}-n{5 * number:04d}",
+                "labelled": 5 * number,
+                "validation": {} if validation is None else {"ua": validation},
+                "estimate": {} if estimate is None else {"ua": estimate},
+                "promoted": True,
+            }
+        )
+    return entries
+
+
+def test_the_curve_begins_with_estimates():
+    curve = _curve(history((None, None), (None, 0.4), (0.5, 0.45)))
+    assert [(p["labelled"], p["ua"], p["source"]) for p in curve] == [
+        (10, 0.4, "estimate"),
+        (15, 0.45, "estimate"),
+    ]
+
+
+def test_the_curve_is_of_held_out_labels_once_there_are_enough():
+    curve = _curve(history((None, 0.3), (0.5, 0.4), (0.6, 0.45)))
+    assert [(p["ua"], p["source"]) for p in curve] == [(0.5, "validation"), (0.6, "validation")]
