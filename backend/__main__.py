@@ -113,15 +113,15 @@ def _status(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import jobs
+    from backend import queueing
 
-    print(jobs.request_rollback(settings, options.project, options.version))
+    print(queueing.request_rollback(settings, options.project, options.version))
 
 
 def _cancel(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import jobs
+    from backend import queueing
 
-    print(jobs.cancel(settings, options.project))
+    print(queueing.cancel(settings, options.project))
 
 
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:

@@ -17,8 +17,7 @@ import stat
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,16 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from after_model import clustering
-from after_model.acquisition.entropy import entropy
 from after_model.active_learning import ActiveLearner
-from after_model.audio import AudioLimits, Utterance
-from after_model.labels import LabelSpace
-from after_model.progress import Progress
 from after_model.promotion import clearly_worse
 from backend import settings as settings_module
-from backend.projects import ProjectFolder, TaskRecord
+from backend.ordering import plan, replan, scores
+from backend.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
+from backend.projects import ProjectFolder
 from backend.settings import Settings
 
 log = logging.getLogger("after.compute")
 
-PROGRESS_EVERY_S = 0.5
 NEW_TASK_SCORE = 0.5  # before there is a model: after the start's recordings, before the rest
 
 
@@ -97,7 +92,7 @@ def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
             tasks = folder.tasks()
             seen = folder.read("tapt-pool.json", None)
             if seen is None:
-                seen = [key for key in tasks if _path(folder, tasks[key], control)]
+                seen = [key for key in tasks if audio_path(folder, tasks[key], control)]
                 folder.write("tapt-pool.json", seen)
             pool = {key: tasks[key] for key in seen if key in tasks}
             learner = open_learner(settings, folder, control, pool, progress)
@@ -109,7 +104,7 @@ def order(settings: Settings, folder: ProjectFolder, version: str) -> None:
     controls = folder.snapshot(version)["controls"]
     progress = reporter(folder, version)
     tasks = folder.tasks()
-    wanted = _unlabelled(folder, tasks)
+    wanted = unlabelled(folder, tasks)
     ranked: list[str] = []
     skipped: dict[str, str] = {}
     start = 0
@@ -117,7 +112,7 @@ def order(settings: Settings, folder: ProjectFolder, version: str) -> None:
         learner = open_learner(settings, folder, control, tasks, progress)
         ranked += [key for key in learner.ask() if key not in ranked]
         start = max(start, len(ranked))
-        skipped |= _skipped(learner)
+        skipped |= skipped_by(learner)
     keys = [str(key) for key in wanted if str(key) not in skipped]
     first = [key for key in ranked if key in set(keys)]
     rest = [key for key in keys if key not in set(first)]
@@ -157,7 +152,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
                 if int(key) in tasks
             }
             learner.relabel(given)
-            skipped |= _skipped(learner)
+            skipped |= skipped_by(learner)
             if not learner.labelled:
                 continue
             if len(learner.curve) <= snapshot["trained"].get(name, 0):  # else killed after it
@@ -173,7 +168,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
                 "estimate": learner.estimate(),
             }
     folder.write("skipped.json", skipped)
-    _replan(settings, folder, len(tasks))
+    replan(settings, folder, len(tasks))
     folder.write(f"rounds/{version}/trained.json", results)
     return results
 
@@ -182,8 +177,8 @@ def score(settings: Settings, folder: ProjectFolder, version: str) -> None:
     """Confidence of every unlabelled recording by the models of this round."""
     controls = folder.snapshot(version)["controls"]
     models = folder.round_models(version)
-    tasks = _unlabelled(folder, folder.tasks())
-    chosen = _score(settings, folder, version, controls, models, tasks)
+    tasks = unlabelled(folder, folder.tasks())
+    chosen = scores(settings, folder, version, controls, models, tasks)
     folder.write(
         f"rounds/{version}/predictions.json",
         {"version": version, "controls": controls, "tasks": chosen},
@@ -199,18 +194,18 @@ def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
     models = folder.serving_models()
     missing = {
         key: task
-        for key, task in _unlabelled(folder, tasks).items()
+        for key, task in unlabelled(folder, tasks).items()
         if str(key) not in predictions["tasks"]
     }
     if models:
-        new = _score(settings, folder, version, predictions["controls"], models, missing)
+        new = scores(settings, folder, version, predictions["controls"], models, missing)
     else:
         skipped = folder.read("skipped.json", {})
         progress = reporter(folder, version)
         for control in predictions["controls"]:
             learner = open_learner(settings, folder, control, tasks, progress)
             learner.adapt()
-            skipped |= _skipped(learner)
+            skipped |= skipped_by(learner)
         folder.write("skipped.json", skipped)
         new = {
             str(key): {"score": NEW_TASK_SCORE, "cluster": None, "probs": {}}
@@ -218,7 +213,7 @@ def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
             if str(key) not in skipped
         }
     predictions["tasks"] |= new
-    _replan(settings, folder, len(tasks))
+    replan(settings, folder, len(tasks))
     folder.write(f"rounds/{version}/predictions.json", predictions)
 
 
@@ -229,8 +224,8 @@ def rescore(settings: Settings, folder: ProjectFolder, version: str) -> None:
     if models:
         controls = predictions["controls"]
         tasks = folder.tasks()
-        predictions["tasks"] = _score(
-            settings, folder, version, controls, models, _unlabelled(folder, tasks)
+        predictions["tasks"] = scores(
+            settings, folder, version, controls, models, unlabelled(folder, tasks)
         )
         folder.write(f"rounds/{version}/predictions.json", predictions)
 
@@ -246,150 +241,9 @@ WORK: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {
 # --- what they share -----------------------------------------------------------------------------
 
 
-def open_learner(
-    settings: Settings,
-    folder: ProjectFolder,
-    control: Mapping[str, Any],
-    tasks: Mapping[int, TaskRecord],
-    progress: Progress,
-) -> ActiveLearner:
-    """The learner of one control on the tasks that have audio for it."""
-    pool = [
-        Utterance(str(key), path)
-        for key, task in tasks.items()
-        if (path := _path(folder, task, control)) is not None
-    ]
-    return ActiveLearner(
-        pool,
-        LabelSpace(tuple(control["labels"])),
-        settings.learner_config(),
-        folder.learners / control["learner"],
-        store_folder=folder.features,
-        tapt_folder=folder.tapt,
-        open_pool=True,
-        keep=settings.keep_models,
-        limits=AudioLimits(max_duration_s=settings.max_audio_s),
-        device=settings.device,
-        progress=progress,
-    )
-
-
-def reporter(folder: ProjectFolder, version: str) -> Progress:
-    """A Progress that keeps `progress.json` up to date, without writing too often."""
-    started: dict[str, float] = {}
-    written = 0.0
-
-    def report(stage: str, done: float, total: float) -> None:
-        nonlocal written
-        began = started.setdefault(stage, time.time())
-        if time.monotonic() - written < PROGRESS_EVERY_S and done < total:
-            return
-        written = time.monotonic()
-        folder.note_progress(version, stage, done, total, began)
-
-    return report
-
-
 def device_lock(settings: Settings) -> FileLock:
     """Held while training: one at a time per device of this machine, whatever the project."""
     return FileLock(Path(tempfile.gettempdir()) / f"after-{settings.device.replace(':', '-')}.lock")
-
-
-def _score(
-    settings: Settings,
-    folder: ProjectFolder,
-    version: str,
-    controls: Sequence[Mapping[str, Any]],
-    models: Mapping[str, tuple[str, str]],
-    tasks: Mapping[int, TaskRecord],
-) -> dict[str, dict[str, Any]]:
-    """{"score", "cluster", "probs"} by task: 1 - H / log C, the mean over the controls."""
-    progress = reporter(folder, version)
-    entries: dict[str, dict[str, Any]] = {}
-    skipped = folder.read("skipped.json", {})
-    embeddings: dict[str, np.ndarray] = {}
-    choice: list[str] = []
-    for control in controls:
-        if control["name"] not in models:
-            continue
-        _, model = models[control["name"]]
-        learner = open_learner(settings, folder, control, folder.tasks(), progress)
-        learner.adapt()
-        skipped |= _skipped(learner)
-        pool = [
-            Utterance(str(key), path)
-            for key, task in tasks.items()
-            if (path := _path(folder, task, control)) is not None and str(key) not in skipped
-        ]
-        scores = learner.predict(pool, model)
-        confidence = 1 - entropy(scores.probs) / np.log(len(control["labels"])) if pool else []
-        for row, utterance in enumerate(pool):
-            entry = entries.setdefault(utterance.id, {"scores": [], "cluster": None, "probs": {}})
-            entry["scores"].append(float(np.clip(confidence[row], 0, 1)))
-            entry["probs"][control["name"]] = [round(float(p), 6) for p in scores.probs[row]]
-            embeddings.setdefault(utterance.id, scores.embeddings[row])
-        if not choice and settings.learner_config().strategy not in ("entropy", "cluster-entropy"):
-            choice = learner.choose(
-                [u.id for u in pool], plan(settings, len(folder.tasks()))["round_size"] * 2
-            )
-    for entry in entries.values():
-        entry["score"] = float(np.mean(entry.pop("scores")))
-    if settings.learner_config().strategy == "cluster-entropy":
-        _mark_clusters(settings, folder, entries, embeddings)
-    _put_first(entries, choice)
-    folder.write("skipped.json", skipped)
-    return entries
-
-
-def _put_first(entries: dict[str, dict[str, Any]], choice: Sequence[str]) -> None:
-    """Scores such that a strategy's own choice comes first, in its order, then the uncertain."""
-    if not choice:
-        return
-    for entry in entries.values():
-        entry["score"] = 0.5 + entry["score"] / 2
-    for rank, key in enumerate(choice):
-        entries[key]["score"] = 0.5 * rank / len(choice)
-
-
-def _mark_clusters(
-    settings: Settings,
-    folder: ProjectFolder,
-    entries: dict[str, dict[str, Any]],
-    embeddings: Mapping[str, np.ndarray],
-) -> None:
-    """A cluster for every recording, as many as a round has labels, weighted by uncertainty.
-
-    Label Studio serves clusters in turn, the least confident of each first: a round's labels are
-    then uncertain and different (acquisition/cluster_entropy.py).
-    """
-    keys = list(entries)
-    if not keys:
-        return
-    points = clustering.prepare(np.stack([embeddings[key] for key in keys]))
-    weights = np.maximum([1 - entries[key]["score"] for key in keys], 1e-6)
-    rng = np.random.default_rng(settings.seed)
-    groups = clustering.fit(points, plan(settings, len(folder.tasks()))["round_size"], rng, weights)
-    for key, label in zip(keys, groups.labels, strict=True):
-        entries[key]["cluster"] = int(label)
-
-
-def plan(settings: Settings, pool: int) -> dict[str, int]:
-    """How many labels a pool of this size needs: {"pool", "start", "round_size", "budget"}."""
-    config = settings.learner_config()
-    schedule = config.schedule(max(pool, 1))
-    budget = int(config.budget_share * pool + 1e-9)
-    return {
-        "pool": pool,
-        "start": schedule[0],
-        "round_size": settings.round_size or max(1, budget // config.rounds),
-        "budget": max(budget, schedule[-1]),
-    }
-
-
-def _replan(settings: Settings, folder: ProjectFolder, pool: int) -> None:
-    """Sizes for a pool that has changed; the start stays what it was."""
-    start = folder.read("plan.json", {}).get("start", 0)
-    folder.write("plan.json", plan(settings, pool) | {"start": start})
 
 
 def _judge(
@@ -406,30 +260,6 @@ def _judge(
         return True, "Too few held-out labels to compare it with the one before."
     worse, reason = clearly_worse(y_true, learner.held_out(serving[1])[1], new)
     return not worse, reason
-
-
-def _unlabelled(folder: ProjectFolder, tasks: Mapping[int, TaskRecord]) -> dict[int, TaskRecord]:
-    return {
-        key: task
-        for key, task in tasks.items()
-        if not task.labelled and any((folder.path / p).is_file() for p in task.path.values())
-    }
-
-
-def _path(folder: ProjectFolder, task: TaskRecord, control: Mapping[str, Any]) -> Path | None:
-    """The task's audio for a control, None where there is none."""
-    name = task.path.get(control["audio_key"])
-    return None if name is None else folder.path / name
-
-
-def _skipped(learner: ActiveLearner) -> dict[str, str]:
-    """Why recordings can't be used, by task."""
-    task_of = {str(u.path): u.id for u in learner.given}
-    return {
-        task_of[str(error.path)]: f"{error.reason}. {error.fix}".removesuffix(". ")
-        for error in learner.skipped
-        if str(error.path) in task_of
-    }
 
 
 def _end_with_parent() -> None:

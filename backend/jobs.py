@@ -14,28 +14,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dbos import DBOS, DBOSClient, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
-from dbos._error import DBOSQueueDeduplicatedError
+from dbos import DBOS, DBOSConfiguredInstance
 
-from backend import connect, labeling, learners, recordings
+from backend import connect, labeling, learners, recordings, rounds
 from backend.label_studio import LabelStudio, LabelStudioUnavailable, Prediction
-from backend.projects import Project, ProjectFolder, Projects, TaskRecord, now
+from backend.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.settings import Settings
 
 log = logging.getLogger("after.jobs")
 
-QUEUE = "after"
-ACTIVE = ["ENQUEUED", "PENDING"]
 JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
 # Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
 APPLICATION_VERSION = "after-jobs-1"
@@ -133,7 +128,7 @@ class Jobs(DBOSConfiguredInstance):
         """The controls as they are now, under a new version; no labels yet."""
         project, folder = self._project(project_id)
         controls = self._controls(project)
-        version = next_version(folder, 0)
+        version = rounds.next_version(folder, 0)
         snapshot = {"controls": controls, "labels": {}, "trained": {}}
         folder.write(f"rounds/{version}/snapshot.json", snapshot)
         log.info("project=%d job=bootstrap version=%s", project_id, version)
@@ -144,11 +139,13 @@ class Jobs(DBOSConfiguredInstance):
         """The labels as they are now, under a new version; None where there are none."""
         project, folder = self._project(project_id)
         controls = self._controls(project)
-        labels = self._patiently(project, lambda: current_labels(self._client(project), project_id))
+        labels = self._patiently(
+            project, lambda: rounds.current_labels(self._client(project), project_id)
+        )
         labelled = {task for votes in labels.values() for task in votes}
         if not labelled:
             return None
-        version = next_version(folder, len(labelled))
+        version = rounds.next_version(folder, len(labelled))
         trained = {c["name"]: learners.rounds_of(folder, c["learner"]) for c in controls}
         snapshot = {"controls": controls, "labels": labels, "trained": trained}
         folder.write(f"rounds/{version}/snapshot.json", snapshot)
@@ -185,9 +182,9 @@ class Jobs(DBOSConfiguredInstance):
     def publish(self, project_id: int, version: str) -> None:
         """From now on the version serves, if promoted; the round is in the history either way."""
         _, folder = self._project(project_id)
-        entry = history_entry(folder, version)
+        entry = rounds.history_entry(folder, version)
         if entry["promoted"]:
-            release(folder, version, entry)
+            rounds.release(folder, version, entry)
         folder.add_history(entry)
         folder.write("trained-on.json", folder.snapshot(version)["labels"])
         folder.releases.prune(keep=self.settings.keep_models)
@@ -398,166 +395,3 @@ def _reason(folder: ProjectFolder, work: str, code: int) -> str:
     tail = (folder.path / "compute.log").read_bytes()[-2000:].decode(errors="replace")
     lines = [line for line in tail.splitlines() if line.strip()]
     return f"{work}: {lines[-1] if lines else f'exit status {code}'}"
-
-
-# --- pure parts ----------------------------------------------------------------------------------
-
-
-def next_version(folder: ProjectFolder, labelled: int) -> str:
-    """after-r<round>-n<labelled>, the round after all that were ever published or refused."""
-    known = [entry["version"] for entry in folder.history()] + folder.releases.versions()
-    numbers = [int(m.group(1)) for v in known if (m := re.match(r"after-r(\d+)-", v))]
-    return f"after-r{max(numbers, default=-1) + 1:02d}-n{labelled:04d}"
-
-
-def current_labels(client: LabelStudio, project_id: int) -> dict[str, dict[str, list[list[str]]]]:
-    """{control: {task: votes}} as Label Studio has them now."""
-    controls = labeling.controls(client.project(project_id).label_config)
-    annotated = client.annotated(project_id)
-    labels: dict[str, dict[str, list[list[str]]]] = {}
-    for control in controls:
-        votes = {str(t["id"]): labeling.votes(control, t["annotations"]) for t in annotated}
-        labels[control.name] = {key: given for key, given in votes.items() if given}
-    return labels
-
-
-def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
-    """What the status page shows of a round."""
-    trained = folder.read(f"rounds/{version}/trained.json", {})
-    main: dict[str, Any] = next(iter(trained.values()), {})
-    sizes = folder.read("plan.json", {})
-    tasks = folder.tasks()
-    labelled = int(version.rsplit("-n", 1)[1])
-    pool = len(tasks)
-    refused = [r["reason"] for r in trained.values() if not r["promoted"]]
-    promoted = not trained or any(r["promoted"] for r in trained.values())
-    return {
-        "version": version,
-        "round": int(version.split("-")[1].removeprefix("r")),
-        "labelled": labelled,
-        "share": labelled / max(1, pool),
-        "created": now(),
-        "seconds": sum(r["train_seconds"] for r in trained.values()),
-        "validation": main.get("validation", {}),
-        "estimate": main.get("estimate", {}),
-        "agreement": main.get("agreement"),
-        "promoted": promoted,
-        "reason": " ".join(refused) or main.get("reason", "The order before any label."),
-        "advice": main.get("advice"),
-        "controls": trained,
-        "pool": pool,
-        "to_label": sum(not task.labelled for task in tasks.values()),
-        "start": sizes.get("start", 0),
-        "round_size": sizes.get("round_size", 0),
-        "budget": sizes.get("budget", 0),
-    }
-
-
-def release(folder: ProjectFolder, version: str, entry: dict[str, Any]) -> None:
-    """Publish a release, or finish publishing it, and let it serve."""
-    models = folder.round_models(version)
-    for learner, model in models.values():
-        learners.models(folder, learner).rollback(model)
-    if version in folder.releases.versions():
-        folder.releases.rollback(version)
-    else:
-        folder.releases.publish(
-            version, lambda _: None, {"models": models, "labelled": entry["labelled"]}
-        )
-
-
-# --- from outside --------------------------------------------------------------------------------
-
-
-def enqueue(job: Callable[..., str], project_id: int, *arguments: Any) -> bool:
-    """Queue a job of a project; False when it has one already."""
-    with (
-        SetWorkflowID(f"project-{project_id}-{uuid.uuid4()}"),
-        SetEnqueueOptions(deduplication_id=f"project-{project_id}"),
-    ):
-        try:
-            DBOS.enqueue_workflow(QUEUE, job, project_id, *arguments)
-        except DBOSQueueDeduplicatedError:
-            return False
-    return True
-
-
-def project_of(workflow_id: str) -> int | None:
-    """The project that a job belongs to."""
-    match = re.match(r"project-(\d+)-", workflow_id)
-    return int(match.group(1)) if match else None
-
-
-def queue(settings: Settings) -> list[dict[str, Any]]:
-    """Jobs that wait or run: {"project", "job", "status", "since"}; empty before any worker ran."""
-    with _client(settings) as client:
-        if client is None:
-            return []
-        found = _active(client)
-        return [
-            {
-                "project": project_of(job.workflow_id),
-                "job": job.name,
-                "status": "running" if job.status == "PENDING" else "waiting",
-                "since": (job.created_at or 0) / 1000,
-            }
-            for job in found
-        ]
-
-
-def request_rollback(settings: Settings, project_id: int, version: str) -> str:
-    """Have an older release serve; returns what happens now. Raises LookupError, ValueError."""
-    projects = Projects(settings)
-    projects.get(project_id)
-    folder = projects.folder(project_id)
-    folder.releases.metadata(version)  # raises, naming the versions there are
-    for learner, model in folder.release_models(version).values():
-        if model not in learners.models(folder, learner).versions():
-            raise ValueError(
-                f"the model of {version} was removed (AFTER_KEEP_MODELS={settings.keep_models}); "
-                f"versions: {', '.join(folder.releases.versions())}"
-            )
-    folder.write("rollback.json", {"version": version})
-    return f"{version} will serve as soon as the worker has scored the pool with it"
-
-
-def cancel(settings: Settings, project_id: int) -> str:
-    """Stop what a project does now; returns what was done. Raises LookupError."""
-    projects = Projects(settings)
-    projects.get(project_id)
-    folder = projects.folder(project_id)
-    with _client(settings) as client:
-        found = [] if client is None else _active(client)
-        mine = [job for job in found if project_of(job.workflow_id) == project_id]
-        if not mine:
-            return f"project {project_id} has no job to cancel"
-        for job in mine:
-            if job.status == "PENDING":
-                folder.write("cancel", {})
-            elif client is not None:
-                client.cancel_workflow(job.workflow_id)
-    return (
-        f"cancelled: {', '.join(job.name for job in mine)}. What serves goes on serving; the next "
-        "job begins with the next label or when Train is pressed"
-    )
-
-
-def _active(client: DBOSClient) -> list[Any]:
-    return client.list_workflows(
-        status=ACTIVE, workflow_id_prefix="project-", load_input=False, load_output=False
-    )
-
-
-@contextlib.contextmanager
-def _client(settings: Settings) -> Any:
-    """A DBOS client, None where no worker has ever run."""
-    url = settings.jobs_url
-    path = url.removeprefix("sqlite:///")
-    if path != url and not Path(path).exists():
-        yield None
-        return
-    client = DBOSClient(system_database_url=url)
-    try:
-        yield client
-    finally:
-        client.destroy()

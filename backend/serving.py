@@ -59,6 +59,6 @@ def _warm_up(_worker: Any) -> None:
     """Import in the background what the first look at the status page would wait for."""
 
     def load() -> None:
-        from backend import jobs  # noqa: F401
+        from backend import queueing  # noqa: F401
 
     threading.Thread(target=load, daemon=True).start()

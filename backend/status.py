@@ -124,9 +124,9 @@ def project_status(
 def _queue(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
     """The jobs, and why they can't be told."""
     try:
-        from backend import jobs
+        from backend import queueing
 
-        return jobs.queue(settings), None
+        return queueing.queue(settings), None
     except Exception as error:  # no page is lost because the jobs' database is away
         log.warning("the jobs can't be read: %s", type(error).__name__)
         return [], "The list of jobs can't be read; the backend's log says why."

@@ -22,18 +22,11 @@ from typing import IO, Any
 from dbos import DBOS
 
 from backend import labeling, learners
-from backend.jobs import (
-    ACTIVE,
-    APPLICATION_VERSION,
-    JOBS_AT_ONCE,
-    QUEUE,
-    Jobs,
-    current_labels,
-    enqueue,
-    project_of,
-)
+from backend.jobs import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
 from backend.label_studio import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.projects import Project, ProjectFolder, Projects
+from backend.queueing import ACTIVE, QUEUE, enqueue, project_of
+from backend.rounds import current_labels
 from backend.settings import Settings, SettingsError
 
 log = logging.getLogger("after.worker")

@@ -117,7 +117,6 @@ def test_connect_without_a_token_says_so(capsys, monkeypatch):
 
 
 def test_a_token_is_never_shown(settings, capsys):
-    pytest.importorskip("backend.connect")
     key = "f00d" * 10
     code = cli.main(["connect", "--project", "7", "--url", "http://127.0.0.1:9", "--api-key", key])
     said = capsys.readouterr()
@@ -127,14 +126,12 @@ def test_a_token_is_never_shown(settings, capsys):
 
 
 def test_cancel_with_nothing_to_cancel_says_so(settings, capsys):
-    pytest.importorskip("backend.connect")
     add_project(settings)
     assert cli.main(["cancel", "1"]) == 0
     assert "no job" in capsys.readouterr().out
 
 
 def test_rollback_to_an_unknown_version_names_those_there_are(settings, capsys):
-    pytest.importorskip("backend.connect")
     living_project(settings)
     assert cli.main(["rollback", "1", "after-r99-n9999"]) == 1
     assert "after-r04-n0072" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from backend import compute
+from backend import compute, pools
 from backend.projects import ProjectFolder, TaskRecord
 from backend.settings import Settings
 
@@ -95,8 +95,8 @@ def test_the_start_orders_every_readable_task(started):
 
 
 def test_the_starts_own_recordings_come_first(settings, started):
-    learner = compute.open_learner(
-        settings, started, CONTROL, started.tasks(), compute.reporter(started, START)
+    learner = pools.open_learner(
+        settings, started, CONTROL, started.tasks(), pools.reporter(started, START)
     )
     wanted = learner.ask()
     assert list(started.predictions(START)["tasks"])[: len(wanted)] == wanted
@@ -135,8 +135,8 @@ def test_labels_that_were_taken_back_are_forgotten(settings, trained):
 def test_votes_that_disagree_become_a_soft_label(settings, started):
     snapshot(started, ROUND, {"1": [["hum"], ["hiss"], ["hum"]], "2": [["hiss"]]})
     compute.train(settings, started, ROUND)
-    learner = compute.open_learner(
-        settings, started, CONTROL, started.tasks(), compute.reporter(started, ROUND)
+    learner = pools.open_learner(
+        settings, started, CONTROL, started.tasks(), pools.reporter(started, ROUND)
     )
     assert learner.labelled["1"] == pytest.approx([2 / 3, 1 / 3])
 
@@ -234,7 +234,7 @@ def test_a_child_ends_with_the_worker(settings, folder):
 
 
 def test_progress_is_readable_while_it_is_written(folder):
-    report = compute.reporter(folder, START)
+    report = pools.reporter(folder, START)
     report("scoring", 1, 2)
     content = json.loads((folder.path / "progress.json").read_text())
     assert (content["stage"], content["done"], content["total"]) == ("scoring", 1, 2)

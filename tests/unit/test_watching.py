@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("dbos")
-
 from backend.watching import Known, Truth, changed, needed
 
 LEARNER = frozenset({"emotion"})

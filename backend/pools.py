@@ -1,0 +1,85 @@
+"""A project's tasks as a learner's pool, in the process that computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from after_model.active_learning import ActiveLearner
+from after_model.audio import AudioLimits, Utterance
+from after_model.labels import LabelSpace
+from after_model.progress import Progress
+from backend.projects import ProjectFolder, TaskRecord
+from backend.settings import Settings
+
+PROGRESS_EVERY_S = 0.5
+
+
+def open_learner(
+    settings: Settings,
+    folder: ProjectFolder,
+    control: Mapping[str, Any],
+    tasks: Mapping[int, TaskRecord],
+    progress: Progress,
+) -> ActiveLearner:
+    """The learner of one control on the tasks that have audio for it."""
+    pool = [
+        Utterance(str(key), path)
+        for key, task in tasks.items()
+        if (path := audio_path(folder, task, control)) is not None
+    ]
+    return ActiveLearner(
+        pool,
+        LabelSpace(tuple(control["labels"])),
+        settings.learner_config(),
+        folder.learners / control["learner"],
+        store_folder=folder.features,
+        tapt_folder=folder.tapt,
+        open_pool=True,
+        keep=settings.keep_models,
+        limits=AudioLimits(max_duration_s=settings.max_audio_s),
+        device=settings.device,
+        progress=progress,
+    )
+
+
+def reporter(folder: ProjectFolder, version: str) -> Progress:
+    """A Progress that keeps `progress.json` up to date, without writing too often."""
+    started: dict[str, float] = {}
+    written = 0.0
+
+    def report(stage: str, done: float, total: float) -> None:
+        nonlocal written
+        began = started.setdefault(stage, time.time())
+        if time.monotonic() - written < PROGRESS_EVERY_S and done < total:
+            return
+        written = time.monotonic()
+        folder.note_progress(version, stage, done, total, began)
+
+    return report
+
+
+def unlabelled(folder: ProjectFolder, tasks: Mapping[int, TaskRecord]) -> dict[int, TaskRecord]:
+    return {
+        key: task
+        for key, task in tasks.items()
+        if not task.labelled and any((folder.path / p).is_file() for p in task.path.values())
+    }
+
+
+def audio_path(folder: ProjectFolder, task: TaskRecord, control: Mapping[str, Any]) -> Path | None:
+    """The task's audio for a control, None where there is none."""
+    name = task.path.get(control["audio_key"])
+    return None if name is None else folder.path / name
+
+
+def skipped_by(learner: ActiveLearner) -> dict[str, str]:
+    """Why recordings can't be used, by task."""
+    task_of = {str(u.path): u.id for u in learner.given}
+    return {
+        task_of[str(error.path)]: f"{error.reason}. {error.fix}".removesuffix(". ")
+        for error in learner.skipped
+        if str(error.path) in task_of
+    }
