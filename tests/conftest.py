@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 INTEGRATION = ROOT / "tests" / "integration"
+JOURNEYS = {"test_faults.py", "test_postgresql.py", "test_story.py"}  # half of their time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For `--dist loadscope`: one process runs all that share a Label Studio; else a file is one.
+    """For `--dist loadscope`: tests that share a Label Studio run in one process, of two; else a
+    file's do.
 
     Marking them for `--dist loadgroup` would say the same, but xdist 3.8 loses the marks with
     pytest 9.2.
@@ -39,12 +41,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneLabelStudio(LoadScopeScheduling):
+    class TwoLabelStudios(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            shared = nodeid.startswith("tests/integration/")
-            return "label-studio" if shared else nodeid.split("::", 1)[0]
+            file = nodeid.split("::", 1)[0]
+            if not file.startswith("tests/integration/"):
+                return file
+            return "journeys" if Path(file).name in JOURNEYS else "label-studio"
 
-    return OneLabelStudio(config, log)
+    return TwoLabelStudios(config, log)
 
 
 @pytest.fixture(scope="session")

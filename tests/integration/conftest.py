@@ -28,6 +28,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "1.23.2"
@@ -284,19 +285,19 @@ def _virtual_environment() -> Path:
 
 def _migrated(venv: Path, folder: Path) -> None:
     """Put a migrated, empty data folder into `folder`, made once and then copied."""
-    if not CACHE.is_dir():
-        CACHE.parent.mkdir(exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".making-", dir=CACHE.parent))
-        server = LabelStudioServer(venv, making)
-        try:
-            server.start()
-            server.enable_tokens()
-            server.stop()
-            if not CACHE.is_dir():  # another session may have been faster
+    CACHE.parent.mkdir(exist_ok=True)
+    with FileLock(CACHE.parent / "label-studio.lock"):  # two processes may need it at once
+        if not CACHE.is_dir():
+            making = Path(tempfile.mkdtemp(prefix=".making-", dir=CACHE.parent))
+            server = LabelStudioServer(venv, making)
+            try:
+                server.start()
+                server.enable_tokens()
+                server.stop()
                 os.rename(making / "data", CACHE)
-        finally:
-            server.close()
-            shutil.rmtree(making, ignore_errors=True)
+            finally:
+                server.close()
+                shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(CACHE, folder / "data")
 
 

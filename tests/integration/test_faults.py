@@ -135,7 +135,6 @@ def test_the_web_process_killed(running):
     """Labels given while it is down are found."""
     backend_, project = running
     backend_.kill("serve")
-    subprocess.run(["pkill", "-9", "-f", f"AFTER_PORT={backend_.port}"], check=False)
     label_served(backend_.server, project, 4, answer)
     backend_.wait_for_round(project, 1)
     assert_whole(backend_, project, 4)
