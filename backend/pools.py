@@ -48,11 +48,12 @@ def open_learner(
 def reporter(folder: ProjectFolder, version: str) -> Progress:
     """A Progress that keeps `progress.json` up to date, without writing too often."""
     started: dict[str, float] = {}
-    written = 0.0
+    written, before = 0.0, time.time()
 
     def report(stage: str, done: float, total: float) -> None:
-        nonlocal written
-        began = started.setdefault(stage, time.time())
+        nonlocal written, before
+        began = started.setdefault(stage, before)  # its first report comes after its first part
+        before = time.time()
         if time.monotonic() - written < PROGRESS_EVERY_S and done < total:
             return
         written = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ def project_status(
         "labels": labels,
         "budget": budget,
         "budget_share": share,
-        "next_round": _next_round(settings, labels, newest, plan),
+        "next_round": _next_round(settings, labels, _learning(newest, running), plan),
         "serving": serving,
         "running": running,
         "queued": [job for job in queue if job["project"] == project.id],
@@ -138,6 +139,12 @@ def _labels(tasks: dict[str, Any], newest: dict[str, Any], seen: dict[str, Any])
         return seen["labelled"]
     done = sum(bool(task.get("labelled")) for task in tasks.values() if isinstance(task, dict))
     return max(done, int(newest.get("labelled", 0)))
+
+
+def _learning(newest: dict[str, Any], running: dict[str, Any] | None) -> dict[str, Any]:
+    """The newest round, that which runs included."""
+    at = re.fullmatch(r"after-r\d+-n(\d+)", running["version"]) if running else None
+    return newest | {"labelled": int(at.group(1))} if newest and at else newest
 
 
 def _next_round(

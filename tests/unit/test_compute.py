@@ -238,3 +238,12 @@ def test_progress_is_readable_while_it_is_written(folder):
     report("scoring", 1, 2)
     content = json.loads((folder.path / "progress.json").read_text())
     assert (content["stage"], content["done"], content["total"]) == ("scoring", 1, 2)
+
+
+def test_a_stage_begins_when_the_one_before_ended(folder):
+    """Its first report comes after its first part: the time left would be nothing."""
+    report = pools.reporter(folder, START)
+    time.sleep(0.05)
+    report("training", 1, 20)
+    content = folder.read("progress.json", {})
+    assert content["updated"] - content["started"] >= 0.05

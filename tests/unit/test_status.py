@@ -21,7 +21,7 @@ from web_fixtures import (
 
 from backend.charts import entropy_histogram, learning_curve, ticks
 from backend.projects import Projects
-from backend.status import BUDGET_SHARE, _curve, duration, status
+from backend.status import BUDGET_SHARE, _curve, _learning, duration, status
 
 
 @pytest.fixture
@@ -242,3 +242,10 @@ def test_the_curve_begins_with_estimates():
 def test_the_curve_is_of_held_out_labels_once_there_are_enough():
     curve = _curve(history((None, 0.3), (0.5, 0.4), (0.6, 0.45)))
     assert [(p["ua"], p["source"]) for p in curve] == [(0.5, "validation"), (0.6, "validation")]
+
+
+def test_labels_that_a_round_is_learning_from_are_not_new():
+    newest = {"version": "after-r01-n0010", "labelled": 10}
+    assert _learning(newest, {"version": "after-r02-n0018"})["labelled"] == 18
+    assert _learning(newest, None)["labelled"] == 10
+    assert _learning({}, {"version": "after-r02-n0018"}) == {}
