@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
-from after_model import narrow_cnn
+from after_model import narrow_cnn, ragged
 
 DEFAULT = "after-tiny"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -120,6 +120,8 @@ class Backbone(nn.Module):
 
         layer: the output of that layer (1 is the first) instead of the model's own output.
         """
+        if ragged.suits(self.model, hidden.device):
+            return ragged.encode(self.model.encoder, hidden, frames, layer)
         length = hidden.shape[1]
         padded = bool((frames < length).any())
         mask = frame_mask(frames, length) if padded else None

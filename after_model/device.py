@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -40,3 +45,26 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
         return contextlib.nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(device.type, dtype=dtype)
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread computes here, so that sums have one order, however many threads there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def side_by_side(
+    make: Callable[[T], R], items: Iterable[T], workers: int | None = None
+) -> Iterator[R]:
+    """make(item) for each item, in order, by threads that compute single-threaded: one a core."""
+    workers = workers or torch.get_num_threads()
+    with (
+        single_threaded(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        yield from pool.map(make, items)

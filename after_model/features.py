@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from after_model import audio
+from after_model import audio, narrow_cnn
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
+from after_model.device import side_by_side
 from after_model.progress import Progress, silent
 
 _HEADER = struct.Struct("<8sIIII")  # magic, frames, dimension, item size, CRC-32 of the data
@@ -136,14 +137,8 @@ class FeatureStore:
                 return error
             return None
 
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(
-            self.workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            try:
-                yield from pool.map(encode, missing)
-            finally:
-                torch.set_num_threads(threads)
+        with narrow_cnn.fixed_weights(self.backbone.model.feature_extractor.conv_layers):
+            yield from side_by_side(encode, missing, self.workers)
 
     def _encode_on_device(self, missing: list[Utterance]) -> Iterator[AudioError | None]:
         """Decode in threads, encode batches of similar length on the accelerator."""

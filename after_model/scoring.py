@@ -8,17 +8,20 @@ al. 2019, which BatchBALD's joint probabilities need).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from after_model import ragged
 from after_model.audio import Utterance
 from after_model.batches import batch_frames, collate, length_batches, read_ahead
 from after_model.classifier import EmotionClassifier
-from after_model.device import autocast, resolve_device
+from after_model.device import autocast, resolve_device, side_by_side
 from after_model.features import FeatureStore
 from after_model.progress import Progress, silent
 
@@ -53,37 +56,69 @@ def score(
     """
     where = resolve_device(device)
     precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    classifier.to(where).eval()
     count, classes = len(utterances), classifier.num_classes
     probs = np.zeros((count, classes), np.float32)
     embeddings = np.zeros((count, classifier.head.linear.in_features), np.float32)
     mc_probs = np.zeros((mc_samples, count, classes), np.float32) if mc_samples else None
-    limit = max_frames or batch_frames(where)
-    batches = length_batches(store.frames(utterances), max_frames=limit)
-    done = 0
-    with torch.inference_mode(), autocast(where, precision):
-        prepared = read_ahead(lambda batch: (batch, collate(store, utterances, batch)), batches)
-        for batch, (features, frames) in prepared:
-            features, frames = features.to(where), frames.to(where)
-            logits, pooled = classifier(features, frames)
-            probs[batch] = logits.double().softmax(-1).cpu().numpy()
-            embeddings[batch] = pooled.float().cpu().numpy()
-            for sample in range(mc_samples):
-                with _consistent_dropout(classifier, seed * 1_000_003 + sample):
-                    logits, _ = classifier(features, frames)
-                assert mc_probs is not None
-                mc_probs[sample, batch] = logits.double().softmax(-1).cpu().numpy()
-            done += len(batch)
-            progress("scoring", done, count)
+    done, passes = 0, 1 + mc_samples
+    for number in range(passes):
+        sample = number - 1
+        dropout = _consistent_dropout(classifier, seed * 1_000_003 + sample)
+        found = outputs(classifier, store, utterances, where, precision, max_frames)
+        with dropout if number else contextlib.nullcontext(), contextlib.closing(found):
+            for batch, logits, pooled in found:
+                likely = logits.double().softmax(-1).numpy()
+                if number == 0:
+                    probs[batch], embeddings[batch] = likely, pooled.numpy()
+                else:
+                    assert mc_probs is not None
+                    mc_probs[sample, batch] = likely
+                done += len(batch)
+                progress("scoring", done, count * passes)
     return Scores(probs, embeddings, mc_probs)
+
+
+def outputs(
+    classifier: EmotionClassifier,
+    store: FeatureStore,
+    utterances: Sequence[Utterance],
+    device: torch.device,
+    precision: str,
+    max_frames: int | None = None,
+) -> Generator[tuple[np.ndarray, Tensor, Tensor], None, None]:
+    """Batch by batch, in evaluation mode: indices, logits [B, C] and representations [B, H].
+
+    Both are float32, on the CPU. There batches are computed side by side, each by one thread:
+    nothing then waits for the slowest part of an operation, and sums have one order, however many
+    threads there are.
+    """
+    classifier.to(device).eval()
+    limit = max_frames or batch_frames(device)
+    batches = length_batches(store.frames(utterances), max_frames=limit)
+
+    def compute(batch: np.ndarray, inputs: tuple[Tensor, Tensor]) -> tuple[Any, ...]:
+        with torch.inference_mode(), autocast(device, precision):
+            logits, pooled = classifier(*(value.to(device) for value in inputs))
+            return batch, logits.cpu(), pooled.float().cpu()
+
+    def read(batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        return collate(store, utterances, batch)
+
+    if device.type != "cpu":
+        for batch, inputs in read_ahead(lambda batch: (batch, read(batch)), batches):
+            yield compute(batch, inputs)
+        return
+    fixed = precision == "fp32"  # elsewhere products are cast
+    with ragged.fixed_weights(classifier.backbone.model) if fixed else contextlib.nullcontext():
+        yield from side_by_side(lambda batch: compute(batch, read(batch)), batches)
 
 
 @contextlib.contextmanager
 def _consistent_dropout(model: nn.Module, seed: int) -> Iterator[None]:
     """Every dropout layer drops one set of channels, fixed by the seed, for all it is given."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, drawing = torch.Generator().manual_seed(seed), threading.Lock()
     handles = [
-        module.register_forward_hook(_ChannelDropout(module.p, generator))
+        module.register_forward_hook(_ChannelDropout(module.p, generator, drawing))
         for module in model.modules()
         if isinstance(module, nn.Dropout) and module.p > 0
     ]
@@ -97,13 +132,15 @@ def _consistent_dropout(model: nn.Module, seed: int) -> Iterator[None]:
 class _ChannelDropout:
     """Forward hook that scales channels by 0 or 1 / (1 - p); the mask is drawn at first use."""
 
-    def __init__(self, p: float, generator: torch.Generator) -> None:
+    def __init__(self, p: float, generator: torch.Generator, drawing: threading.Lock) -> None:
         self.p = p
         self.generator = generator
         self.mask: Tensor | None = None
+        self.drawing = drawing
 
     def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self.mask is None:
-            keep = torch.rand(output.shape[-1], generator=self.generator) >= self.p
-            self.mask = (keep / (1 - self.p)).to(output.device, output.dtype)
+        with self.drawing:  # threads meet the layers in one order, and so do their first visits
+            if self.mask is None:
+                keep = torch.rand(output.shape[-1], generator=self.generator) >= self.p
+                self.mask = (keep / (1 - self.p)).to(output.device, output.dtype)
         return output * self.mask

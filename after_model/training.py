@@ -6,6 +6,7 @@ batches are cached features, grouped by length.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from after_model.audio import Utterance
-from after_model.batches import batch_frames, collate, length_batches, read_ahead
+from after_model.batches import collate, length_batches, read_ahead
 from after_model.classifier import EmotionClassifier
 from after_model.device import autocast, resolve_device, resolve_precision
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
 from after_model.progress import Progress, silent
+from after_model.scoring import outputs
 
 TrainingSet = tuple[Sequence[Utterance], np.ndarray]
 """Utterances and their targets [N, C]: rows that sum to 1, one-hot or soft."""
@@ -172,17 +174,12 @@ def evaluate_loss(
 ) -> float:
     """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats."""
     utterances, targets = data
+    wanted, total = torch.from_numpy(targets).float(), 0.0
     where = resolve_device(device)
-    classifier.to(where).eval()
-    limit = max_frames or batch_frames(where)
-    batches = length_batches(store.frames(utterances), max_frames=limit)
-    total = 0.0
-    with torch.inference_mode(), autocast(where, precision):
-        for batch in batches:
-            features, lengths = collate(store, utterances, batch)
-            logits, _ = classifier(features.to(where), lengths.to(where))
-            target = torch.from_numpy(targets[batch]).to(where, torch.float32)
-            total += float(F.cross_entropy(logits, target, reduction="sum"))
+    found = outputs(classifier, store, utterances, where, precision, max_frames)
+    with contextlib.closing(found):
+        for batch, logits, _ in found:
+            total += float(F.cross_entropy(logits, wanted[batch], reduction="sum"))
     return total / len(utterances)
 
 

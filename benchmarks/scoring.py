@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from after_model import audio
+from after_model import audio, ragged
 from after_model.audio import Utterance
 from after_model.batches import batch_frames, length_batches, padding_factor
 from after_model.classifier import EmotionClassifier
@@ -84,15 +84,21 @@ class OurScoring:
 
     def _pass(self, watch: Stopwatch) -> Pass:
         seconds, cpu_seconds = watch.read()
-        frames = self._store.frames(self._pool)
-        limit = batch_frames(torch.device(self._settings.device))
-        batches = length_batches(frames, max_frames=limit)
         return Pass(
             audio_s=self._samples.sum() / audio.SAMPLE_RATE,
             seconds=seconds,
             cpu_seconds=cpu_seconds,
-            padding=padding_factor(frames, batches),
+            padding=self._padding(),
         )
+
+    def _padding(self) -> float:
+        """Of the transformer; the CNN has each recording alone."""
+        where = torch.device(self._settings.device)
+        if ragged.suits(self._classifier.backbone.model, where):
+            return 1.0
+        frames = self._store.frames(self._pool)
+        batches = length_batches(frames, max_frames=batch_frames(where))
+        return padding_factor(frames, batches)
 
 
 class PipelineScoring:

@@ -80,6 +80,25 @@ def test_scores_do_not_depend_on_the_batch_size(classifier, store, recordings, m
     np.testing.assert_allclose(parts.mc_probs, whole.mc_probs, atol=1e-5)
 
 
+def test_scores_do_not_depend_on_the_number_of_threads(classifier, store, recordings):
+    threads, found = torch.get_num_threads(), []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        found.append(score(classifier, store, recordings, mc_samples=2, max_frames=60))
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(found[0].probs, found[1].probs)
+    np.testing.assert_array_equal(found[0].mc_probs, found[1].mc_probs)
+
+
+def test_scoring_that_is_stopped_leaves_no_fixed_weights(classifier, store, recordings):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(classifier, store, recordings, progress=stop)
+    assert not hasattr(classifier.backbone.model.encoder, "fixed_weights")
+
+
 def test_an_empty_pool_gives_empty_arrays(classifier, store):
     scores = score(classifier, store, [], mc_samples=2)
     assert scores.probs.shape == (0, 4)

@@ -281,7 +281,7 @@ def test_losses_fall(
     )
     tapt.adapt(tiny, pool, store, tmp_path / "out", config, device="cpu")
     losses = [record["loss"] for record in log(tmp_path / "out")]
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
 
 
 def test_a_finished_folder_returns_at_once(

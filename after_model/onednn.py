@@ -1,0 +1,45 @@
+"""Matrix products by oneDNN, with weights laid out for it: a tenth faster than torch's own.
+
+    laid_out = onednn.lay_out(weight)                    # once, [O, I]
+    result = onednn.linear(hidden, laid_out, bias, gelu) # [R, I] -> [R, O]
+
+GELU is applied where a product still is in the cache, which makes it cost next to nothing. Without
+gradients and in float32 only. PyTorch's compiler makes the same calls; where PyTorch is built
+without oneDNN, its own products are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.activations import GELUActivation
+
+ROWS = 1024  # of a product, for which weights are laid out; others are right, too
+
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """A copy of a weight [O, I] for linear()."""
+    if not AVAILABLE:
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+
+
+def linear(
+    hidden: Tensor,
+    laid_out: Tensor,
+    bias: Tensor | None,
+    then: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """hidden [R, I] -> [R, O] by a weight, laid out or not; then: applied to the result."""
+    if not AVAILABLE:
+        result = F.linear(hidden, laid_out, bias)
+        return result if then is None else then(result)
+    if isinstance(then, GELUActivation) and then.act is F.gelu:
+        return torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "gelu", [], "none")
+    result = torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "none", [], "")
+    return result if then is None else then(result)
