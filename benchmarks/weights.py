@@ -45,7 +45,8 @@ class Preparation:
             torch.manual_seed(settings.seed)
             backbone = load_backbone(self._backbone)
             names = tuple(f"class {i}" for i in range(CLASSES))
-            classifier = new_classifier(backbone, CLASSES, seed=settings.seed)
+            # the head that transformers has, too
+            classifier = new_classifier(backbone, CLASSES, "linear", seed=settings.seed)
             _spread(classifier, settings.recordings[:8])
             classifier.save(folder / CLASSIFIER, LabelSpace(names))
             _sequence_classifier(classifier).save_pretrained(folder / PEER)
