@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
