@@ -122,16 +122,18 @@ def _attend(attention: Any, hidden: Tensor, lengths: list[int], fixed: _Fixed) -
     """Self-attention within each utterance, [F, H] -> [F, H]."""
     heads = (attention.num_heads, attention.head_dim)
     queries, keys, values = (
-        _linear(project, hidden, fixed).unflatten(-1, heads).split(lengths)
+        # a CPU's fused attention takes twice as long in bf16, most of it going backwards
+        _at_least_float32(_linear(project, hidden, fixed)).unflatten(-1, heads).split(lengths)
         for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     dropout = attention.dropout if attention.training else 0.0
     found = []
     for parts in zip(queries, keys, values, strict=True):
         query, key, value = (part.transpose(0, 1)[None] for part in parts)  # [1, heads, T, D]
-        own = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, scale=attention.scaling
-        )
+        with torch.autocast("cpu", enabled=False):
+            own = F.scaled_dot_product_attention(
+                query, key, value, dropout_p=dropout, scale=attention.scaling
+            )
         found.append(own[0].transpose(0, 1).flatten(1))
     return _linear(attention.out_proj, torch.cat(found), fixed)
 
@@ -187,7 +189,7 @@ def _convolve_narrow(conv: nn.Conv1d, weight: Tensor, hidden: Tensor, lengths: l
     A convolution of few channels is a product of a narrow matrix, which uses a third of the
     processor. This one is BLOCK times as wide, for (kernel + BLOCK - 1) / kernel times the work.
     """
-    groups, kernel = conv.groups, conv.kernel_size[0]
+    groups, kernel, hidden = conv.groups, conv.kernel_size[0], _at_least_float32(hidden)
     width = conv.in_channels // groups
     heard = kernel + BLOCK - 1
     # utterances one after the other, zeros before, between and after: a block hears only its own
@@ -218,6 +220,10 @@ def _block_weight(weight: Tensor, groups: int) -> Tensor:
     taps = weight.unflatten(0, (groups, -1)).permute(0, 3, 2, 1)  # [groups, kernel, in, out]
     shifted = [F.pad(taps, (0, 0, 0, 0, at, BLOCK - 1 - at)) for at in range(BLOCK)]
     return torch.stack(shifted, 3).flatten(3).flatten(1, 2)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _positions(starts: list[int], lengths: list[int]) -> Tensor:

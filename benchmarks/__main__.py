@@ -33,7 +33,7 @@ Before anything is timed, outputs have to be equal to 1e-4.
 """
 EPILOG = """\
 examples:
-  python -m benchmarks                          everything, 5 minutes of audio
+  python -m benchmarks                          everything, 10 minutes of audio
   python -m benchmarks scoring --seconds 0      scoring on all the recordings there are
   python -m benchmarks --backbone base --seconds 40 --repeats 1
                                                 random weights of wav2vec2-base's size, on a CPU
@@ -103,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     words = f"{', '.join(TASKS)} (default: all)"
     add("tasks", nargs="*", type=_task, metavar="TASK", help=words)
     add("--audio", type=Path, metavar="DIR", help="recordings (default: EmoDB, else generated)")
-    words = "seconds of audio, chosen at random; 0: all (default: 300)"
-    add("--seconds", type=float, default=300.0, metavar="N", help=words)
+    words = "seconds of audio, chosen at random; 0: all (default: 600)"
+    add("--seconds", type=float, default=600.0, metavar="N", help=words)
     words = (
         f"{DEFAULT} (default), a folder, a name on the hub; random weights: base (of "
         "wav2vec2-base's size) or a configuration's path (.json)"

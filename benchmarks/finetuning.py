@@ -18,14 +18,14 @@ import transformers
 from torch.nn import functional as F
 
 from after_model import audio
-from after_model.batches import length_batches, padding_factor
+from after_model.batches import length_batches
 from after_model.classifier import EmotionClassifier
 from after_model.device import resolve_precision
 from after_model.features import FeatureStore
 from after_model.training import TrainingConfig, fit
 from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
-from benchmarks.pool import samples_of, utterances
+from benchmarks.pool import padding, samples_of, utterances
 from benchmarks.settings import CLASSES, Memory, Pass, Row, Settings, Side, Start, check_equal
 from benchmarks.weights import CLASSIFIER, PEER
 
@@ -84,7 +84,9 @@ class OurTraining:
             self._samples[:count].sum() / audio.SAMPLE_RATE,
             seconds,
             cpu_seconds,
-            padding_factor(frames, batches),
+            padding(
+                self._classifier.backbone, torch.device(self._settings.device), frames, batches
+            ),
         )
 
     def loss(self) -> float:

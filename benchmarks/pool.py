@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from after_model import audio
+from after_model import audio, ragged
 from after_model.audio import Utterance
+from after_model.backbone import Backbone
+from after_model.batches import padding_factor
 from benchmarks.settings import TooLittleAudio
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
@@ -52,3 +55,12 @@ def utterances(paths: Sequence[Path]) -> list[Utterance]:
 def samples_of(paths: Sequence[Path]) -> np.ndarray:
     """Lengths [N] in samples at 16 kHz."""
     return np.array([len(audio.load(path)) for path in paths], dtype=np.int64)
+
+
+def padding(
+    backbone: Backbone, device: torch.device, frames: np.ndarray, batches: Sequence[np.ndarray]
+) -> float:
+    """Frames that our transformer computes per frame needed: none too many where it is ragged."""
+    if ragged.suits(backbone.model, device):
+        return 1.0
+    return padding_factor(frames, batches)

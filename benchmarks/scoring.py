@@ -16,16 +16,16 @@ import numpy as np
 import torch
 import transformers
 
-from after_model import audio, ragged
+from after_model import audio
 from after_model.audio import Utterance
-from after_model.batches import batch_frames, length_batches, padding_factor
+from after_model.batches import batch_frames, length_batches
 from after_model.classifier import EmotionClassifier
 from after_model.device import autocast, resolve_precision
 from after_model.features import FeatureStore
 from after_model.scoring import score
 from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
-from benchmarks.pool import samples_of, utterances
+from benchmarks.pool import padding, samples_of, utterances
 from benchmarks.settings import Pass, Row, Settings, Side, Start, check_equal
 from benchmarks.weights import CLASSIFIER, PEER
 
@@ -92,13 +92,10 @@ class OurScoring:
         )
 
     def _padding(self) -> float:
-        """Of the transformer; the CNN has each recording alone."""
-        where = torch.device(self._settings.device)
-        if ragged.suits(self._classifier.backbone.model, where):
-            return 1.0
         frames = self._store.frames(self._pool)
+        where = torch.device(self._settings.device)
         batches = length_batches(frames, max_frames=batch_frames(where))
-        return padding_factor(frames, batches)
+        return padding(self._classifier.backbone, where, frames, batches)
 
 
 class PipelineScoring:

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 
 from after_model import audio, tapt
 from after_model import backbone as backbones
-from after_model.batches import padding_factor
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
 from after_model.tapt.batches import Feed
@@ -33,7 +32,7 @@ from after_model.tapt.objectives import TaptModel
 from benchmarks import flops, peers
 from benchmarks.finetuning import equal_waves
 from benchmarks.machine import Stopwatch
-from benchmarks.pool import samples_of, utterances
+from benchmarks.pool import padding, samples_of, utterances
 from benchmarks.settings import Pass, Row, Settings, Side, Start, TooLittleAudio, check_equal
 from benchmarks.weights import MASK_LENGTH, PRETRAINING
 
@@ -84,7 +83,9 @@ class OurTapt:
         timed = self.batches()[1:]
         heard = self._samples[np.concatenate(timed)].sum() / audio.SAMPLE_RATE
         frames = self._store.frames(self._pool)
-        return Pass(heard, seconds, cpu_seconds, padding_factor(frames, timed))
+        where = torch.device(self._settings.device)
+        padded = padding(self._backbone, where, frames, timed)
+        return Pass(heard, seconds, cpu_seconds, padded)
 
     def batches(self) -> list[np.ndarray]:
         """The recordings of each step of adapt()."""
