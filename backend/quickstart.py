@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: Settings, given: argparse.Namespace) -> int:
     """Runs until Ctrl-C or SIGTERM (0), or until one of the programs ends (1)."""
     options = _options(chosen, given)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     who = _prepare(options)
     with _alone(options.data), Children(options.data / "logs") as children:
