@@ -18,6 +18,7 @@ from after_model import onednn
 
 WIDEST = 256  # channels
 FRAMES = 64  # at a time, of the result
+STEP = 8  # what the last ones are a multiple of
 
 
 def suits(waves: Tensor, channels: int) -> bool:
@@ -50,17 +51,20 @@ def encode(layers: Any, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]
 def _encode_one(layers: Any, wave: Tensor, laid_out: dict[nn.Module, Tensor]) -> Tensor:
     """One recording [S] -> [T, D], FRAMES at a time: they stay in the cache from layer to layer.
 
-    oneDNN prepares a product anew for every size; so there are no more sizes than FRAMES.
+    oneDNN prepares a product anew for every size, which takes as long as the product: so there are
+    few sizes. Some frames before the last ones are computed twice for it.
     """
-    first, frames = layers[0], len(wave)
+    frames = len(wave)
     for layer in layers:
         frames = (frames - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
-    norm, kernel, bias = getattr(first, "layer_norm", None), _kernel(first.conv), first.conv.bias
+    norm, conv = getattr(layers[0], "layer_norm", None), layers[0].conv
+    kernel, bias = _kernel(conv), conv.bias
     if isinstance(norm, nn.GroupNorm):
-        kernel, bias = _normed(_windows(wave[:, None], first.conv), kernel, norm)
+        kernel, bias = _normed(_windows(wave[:, None], conv), kernel, norm)
     parts = []
     for start in range(0, frames, FRAMES):
-        low, high = start, min(start + FRAMES, frames)
+        high = min(start + FRAMES, frames)
+        first = low = max(0, high - -(-(high - start) // STEP) * STEP)
         for layer in reversed(layers):
             stride = layer.conv.stride[0]
             low, high = low * stride, (high - 1) * stride + layer.conv.kernel_size[0]
@@ -75,7 +79,7 @@ def _encode_one(layers: Any, wave: Tensor, laid_out: dict[nn.Module, Tensor]) ->
                 hidden = onednn.linear(windows, weight, shift, layer.activation)
             else:
                 hidden = layer.activation(norm(onednn.linear(windows, weight, shift)))
-        parts.append(hidden)
+        parts.append(hidden[start - first :])
     return torch.cat(parts)
 
 

@@ -29,6 +29,7 @@ from after_model.device import single_threaded
 
 ENCODERS = ("wav2vec2", "hubert", "data2vec-audio")
 NARROW = 16  # channels a group, up to which the positional convolution is a product of matrices
+STEP = 32  # frames that a batch is a multiple of: oneDNN prepares products anew for every size
 BLOCK = 8  # frames that one row of this product gives
 
 
@@ -76,6 +77,12 @@ def fixed_weights(model: Any) -> Iterator[None]:
         del encoder.fixed_weights
 
 
+def _fixed(encoder: Any) -> _Fixed:
+    """None while gradients are wanted: the weights may be others by now."""
+    nothing = _Fixed()
+    return nothing if torch.is_grad_enabled() else getattr(encoder, "fixed_weights", nothing)
+
+
 def encode(encoder: Any, hidden: Tensor, frames: Tensor, layer: int | None = None) -> Tensor:
     """Backbone.encode: hidden [B, T, H], frames [B] -> context [B, T, H], zeros on padding."""
     batch, length = hidden.shape[:2]
@@ -85,7 +92,10 @@ def encode(encoder: Any, hidden: Tensor, frames: Tensor, layer: int | None = Non
     if min(lengths) < length:
         rows = _positions([i * length for i in range(batch)], lengths)
         flat = flat.index_select(0, rows)
-    flat = _layers(encoder, flat, lengths, layer)
+    count = len(flat)
+    if _fixed(encoder).linear and (more := -count % STEP):
+        flat, lengths = F.pad(flat, (0, 0, 0, more)), [*lengths, more]
+    flat = _layers(encoder, flat, lengths, layer)[:count]
     if rows is not None:
         flat = flat.new_zeros(batch * length, flat.shape[1]).index_copy(0, rows, flat)
     return flat.unflatten(0, (batch, length))
@@ -93,9 +103,7 @@ def encode(encoder: Any, hidden: Tensor, frames: Tensor, layer: int | None = Non
 
 def _layers(encoder: Any, hidden: Tensor, lengths: list[int], last: int | None) -> Tensor:
     """[F, H] -> [F, H]; last: of so many layers, without the norm after all of them."""
-    config, fixed = encoder.config, _Fixed()
-    if not torch.is_grad_enabled():
-        fixed = getattr(encoder, "fixed_weights", fixed)
+    config, fixed = encoder.config, _fixed(encoder)
     norm_first = getattr(config, "do_stable_layer_norm", False)
     hidden = hidden + _positional(encoder.pos_conv_embed, hidden, lengths, fixed)
     if not norm_first:

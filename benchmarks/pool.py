@@ -58,9 +58,17 @@ def samples_of(paths: Sequence[Path]) -> np.ndarray:
 
 
 def padding(
-    backbone: Backbone, device: torch.device, frames: np.ndarray, batches: Sequence[np.ndarray]
+    backbone: Backbone,
+    device: torch.device,
+    frames: np.ndarray,
+    batches: Sequence[np.ndarray],
+    step: int = 1,
 ) -> float:
-    """Frames that our transformer computes per frame needed: none too many where it is ragged."""
-    if ragged.suits(backbone.model, device):
-        return 1.0
-    return padding_factor(frames, batches)
+    """Frames that our transformer computes per frame needed.
+
+    step: what the frames of a batch are filled up to a multiple of, where it is ragged.
+    """
+    if not ragged.suits(backbone.model, device):
+        return padding_factor(frames, batches)
+    needed = np.array([frames[batch].sum() for batch in batches])
+    return float((-(-needed // step) * step).sum() / needed.sum())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from after_model import audio
+from after_model import audio, ragged
 from after_model.audio import Utterance
 from after_model.batches import batch_frames, length_batches
 from after_model.classifier import EmotionClassifier
@@ -95,7 +95,7 @@ class OurScoring:
         frames = self._store.frames(self._pool)
         where = torch.device(self._settings.device)
         batches = length_batches(frames, max_frames=batch_frames(where))
-        return padding(self._classifier.backbone, where, frames, batches)
+        return padding(self._classifier.backbone, where, frames, batches, ragged.STEP)
 
 
 class PipelineScoring:
