@@ -206,7 +206,6 @@ def test_stored_answers_are_read_again_when_they_change(settings, folder):
 
 
 def test_a_task_is_fetched_from_label_studio_once(settings, folder, clip, monkeypatch):
-    pytest.importorskip("backend.label_studio")
     from backend.recordings import file_name
 
     monkeypatch.undo()  # the real _clip, which finds the file in the cache

@@ -277,11 +277,11 @@ def test_losses_fall(
     tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
 ) -> None:
     config = TaptConfig(
-        max_steps=25, batch_seconds=10.0, precision="fp32", save_every=1000, learning_rate=5e-4
+        max_steps=60, batch_seconds=10.0, precision="fp32", save_every=1000, learning_rate=5e-4
     )
     tapt.adapt(tiny, pool, store, tmp_path / "out", config, device="cpu")
     losses = [record["loss"] for record in log(tmp_path / "out")]
-    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
 def test_a_finished_folder_returns_at_once(
