@@ -78,7 +78,7 @@ def fixed_weights(model: Any) -> Iterator[None]:
 
 
 def _fixed(encoder: Any) -> _Fixed:
-    """None while gradients are wanted: the weights may be others by now."""
+    """Empty while gradients are wanted: the weights may be others by now."""
     nothing = _Fixed()
     return nothing if torch.is_grad_enabled() else getattr(encoder, "fixed_weights", nothing)
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
 from werkzeug.serving import make_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -22,7 +23,6 @@ from web_fixtures import add_project, living_project, make_settings, worst_proje
 from backend.app import create_app
 from backend.projects import Projects
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
