@@ -26,7 +26,7 @@ import numpy as np
 from filelock import FileLock
 
 from after_model.active_learning import ActiveLearner
-from after_model.promotion import clearly_worse
+from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
 from backend.ordering import plan, replan, scores
 from backend.pools import audio_path, open_learner, reporter, skipped_by, unlabelled

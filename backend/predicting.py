@@ -178,7 +178,7 @@ class Scorer:
             import torch
 
             from after_model.audio import AudioError, Utterance
-            from after_model.scoring import score
+            from after_model.classifier.scoring import score
 
             torch.set_num_threads(_threads(self.settings))
             classifier, store = self._load(folder, learner, model)

@@ -134,8 +134,8 @@ class Settings(BaseSettings):
         # Imported here: the web process and `--help` have no need to wait for torch.
         from after_model import acquisition, initialization
         from after_model.active_learning import WARM_STARTS, LearnerConfig
+        from after_model.classifier.finetuning import TrainingConfig
         from after_model.tapt.config import TaptConfig
-        from after_model.training import TrainingConfig
 
         def given(*names: str) -> dict[str, Any]:
             return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -18,11 +18,11 @@ import transformers
 from torch.nn import functional as F
 
 from after_model import audio
-from after_model.batches import length_batches
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.finetuning import TrainingConfig, fit
 from after_model.device import resolve_precision
 from after_model.features import FeatureStore
-from after_model.training import TrainingConfig, fit
+from after_model.features.batching import length_batches
 from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import padding, samples_of, utterances

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from after_model import audio, ragged
+from after_model import audio
 from after_model.audio import Utterance
 from after_model.backbone import Backbone
-from after_model.batches import padding_factor
+from after_model.backbone.kernels import ragged
+from after_model.features.batching import padding_factor
 from benchmarks.settings import TooLittleAudio
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3"}

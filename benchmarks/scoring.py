@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import transformers
 
-from after_model import audio, ragged
+from after_model import audio
 from after_model.audio import Utterance
-from after_model.batches import batch_frames, length_batches
+from after_model.backbone.kernels import ragged
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.scoring import score
 from after_model.device import autocast, resolve_precision
 from after_model.features import FeatureStore
-from after_model.scoring import score
+from after_model.features.batching import batch_frames, length_batches
 from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import padding, samples_of, utterances

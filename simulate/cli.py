@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from after_model import acquisition, initialization
 from after_model.active_learning import WARM_STARTS, LearnerConfig
 from after_model.classifier import HEADS
+from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import OBJECTIVES, TaptConfig
-from after_model.training import TrainingConfig
 from simulate import corpora, experiments, protocols
 
 DESCRIPTION = """\

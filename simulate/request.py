@@ -10,8 +10,8 @@ from pathlib import Path
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
+from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import TaptConfig
-from after_model.training import TrainingConfig
 from simulate import experiments
 from simulate.cli import UsageError, parser, percentage
 from simulate.experiments import Options

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from after_model.audio import Utterance
 from after_model.backbone import frame_mask
-from after_model.batches import collate, length_batches, read_ahead
 from after_model.features import FeatureStore
+from after_model.features.batching import collate, length_batches, read_ahead
 from after_model.masking import span_mask
 from after_model.progress import Progress, silent
 from after_model.tapt.config import HeldOut, TaptError

@@ -23,8 +23,8 @@ from sklearn.cluster import MiniBatchKMeans
 
 from after_model.audio import Utterance
 from after_model.backbone import Backbone
-from after_model.batches import collate, length_batches, read_ahead
 from after_model.features import FeatureStore
+from after_model.features.batching import collate, length_batches, read_ahead
 from after_model.progress import Progress, silent
 from after_model.tapt.config import TaptError
 from after_model.tapt.objectives import CodebookHeads, TaptModel

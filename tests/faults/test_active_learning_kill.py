@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 from after_model.active_learning import ActiveLearner, LearnerConfig
 from after_model.audio import Utterance
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.finetuning import TrainingConfig
 from after_model.labels import LabelSpace
 from after_model.model_store import ModelStore
 from after_model.tapt import TaptConfig
-from after_model.training import TrainingConfig
 
 LABELS = LabelSpace(("hum", "hiss"))
 CONFIG = LearnerConfig(

@@ -18,9 +18,9 @@ from after_model import acquisition, initialization
 from after_model.active_learning import ActiveLearner, LearnerConfig, RoundRecord
 from after_model.audio import Utterance
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.finetuning import TrainingConfig
 from after_model.labels import LabelSpace
 from after_model.tapt import TaptConfig
-from after_model.training import TrainingConfig
 
 LABELS = LabelSpace(("hum", "hiss"))
 TRAINING = TrainingConfig(
@@ -408,7 +408,7 @@ def test_a_validation_set_measures_every_round(make, validation):
 @pytest.fixture
 def trained_on(monkeypatch) -> list[tuple[set[str], set[str] | None]]:
     """(ids trained on, ids validated on) of every round."""
-    from after_model import active_learning
+    from after_model.active_learning import learner as active_learning
 
     sets = []
     fit = active_learning.fit

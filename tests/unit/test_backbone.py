@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from after_model import backbone as backbones
-from after_model import narrow_cnn, ragged
 from after_model.backbone import Backbone, BackboneError, frame_mask, load
+from after_model.backbone.kernels import narrow_cnn, ragged
 from after_model.classifier import new_classifier
-from after_model.scoring import _consistent_dropout
+from after_model.classifier.scoring import _consistent_dropout
 
 CNN = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 8, 8), "conv_stride": (8, 8, 5)}
 SIZE = {

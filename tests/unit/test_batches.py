@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from after_model import backbone
-from after_model.batches import (
+from after_model.features import FeatureStore
+from after_model.features.batching import (
     batch_frames,
     collate,
     length_batches,
     padding_factor,
     read_ahead,
 )
-from after_model.features import FeatureStore
 
 LENGTHS = st.lists(st.integers(1, 1_500), max_size=80).map(np.array)
 

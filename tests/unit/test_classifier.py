@@ -10,9 +10,9 @@ import torch
 
 from after_model import backbone
 from after_model.backbone import Backbone
-from after_model.batches import collate
 from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.features import FeatureStore
+from after_model.features.batching import collate
 from after_model.labels import LabelSpace
 
 LABELS = LabelSpace(("anger", "joy", "sadness"))

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 import torch
 
-from after_model import audio, backbone, scoring
+from after_model import audio, backbone
 from after_model.audio import AudioLimits, Utterance
 from after_model.backbone import Backbone
-from after_model.classifier import new_classifier
+from after_model.classifier import new_classifier, scoring
 from after_model.features import FeatureStore
 
 

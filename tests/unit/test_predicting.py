@@ -23,8 +23,8 @@ from web_fixtures import (
 from after_model.active_learning import ActiveLearner  # noqa: F401  (imports torch once)
 from after_model.backbone import load as load_backbone
 from after_model.classifier import new_classifier
+from after_model.classifier.scoring import score
 from after_model.labels import LabelSpace
-from after_model.scoring import score
 from backend import learners, predicting
 from backend.predicting import PENDING_VERSION, Predictor, Unanswered, Unusable, confidence
 from backend.projects import Projects

@@ -11,9 +11,9 @@ from sklearn.preprocessing import StandardScaler
 
 from after_model import backbone, metrics
 from after_model.classifier import new_classifier
+from after_model.classifier.probing import INVERSE_REGULARISATION, cross_validated, probe
+from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
-from after_model.probing import INVERSE_REGULARISATION, cross_validated, probe
-from after_model.scoring import score
 
 
 @pytest.fixture(scope="module")

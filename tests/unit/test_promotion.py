@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from after_model.promotion import SIGNIFICANCE, clearly_worse
+from after_model.active_learning.promotion import SIGNIFICANCE, clearly_worse
 
 
 def models(both: int, lost: int, won: int, neither: int) -> tuple[np.ndarray, ...]:

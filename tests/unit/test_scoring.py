@@ -11,10 +11,10 @@ import torch
 from after_model import backbone
 from after_model.audio import AudioError, Utterance
 from after_model.backbone import Backbone
-from after_model.batches import collate
 from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
-from after_model.scoring import score
+from after_model.features.batching import collate
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from torch import nn
 from after_model import backbone
 from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier.finetuning import TrainingConfig, TrainingReport, evaluate_loss, fit
+from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
-from after_model.scoring import score
-from after_model.training import TrainingConfig, TrainingReport, evaluate_loss, fit
 
 FAST = TrainingConfig(
     epochs=3, batch_size=8, min_steps_per_epoch=1, learning_rate=1e-2,

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from after_model import metrics
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.finetuning import TrainingSet
+from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
-from after_model.scoring import score
-from after_model.training import TrainingSet
 
 INVERSE_REGULARISATION = 0.05
 """scikit-learn's C, for standardised representations (0.01 to 1 differ by less than 0.02 UA)."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from after_model import onednn
+from after_model.backbone.kernels import onednn
 from after_model.device import single_threaded
 
 ENCODERS = ("wav2vec2", "hubert", "data2vec-audio")

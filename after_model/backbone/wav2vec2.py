@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
-from after_model import narrow_cnn, ragged
+from after_model.backbone.kernels import narrow_cnn, ragged
 
 DEFAULT = "after-tiny"
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 _LOADING_ERRORS = (OSError, ValueError, SafetensorError)
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from after_model.audio import Utterance
-from after_model.batches import collate, length_batches, read_ahead
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.scoring import outputs
 from after_model.device import autocast, resolve_device, resolve_precision
 from after_model.features import FeatureStore
+from after_model.features.batching import collate, length_batches, read_ahead
 from after_model.masking import span_mask
 from after_model.progress import Progress, silent
-from after_model.scoring import outputs
 
 TrainingSet = tuple[Sequence[Utterance], np.ndarray]
 """Utterances and their targets [N, C]: rows that sum to 1, one-hot or soft."""

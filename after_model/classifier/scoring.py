@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from after_model import ragged
 from after_model.audio import Utterance
-from after_model.batches import batch_frames, collate, length_batches, read_ahead
+from after_model.backbone.kernels import ragged
 from after_model.classifier import EmotionClassifier
 from after_model.device import autocast, resolve_device, side_by_side
 from after_model.features import FeatureStore
+from after_model.features.batching import batch_frames, collate, length_batches, read_ahead
 from after_model.progress import Progress, silent
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from after_model import onednn
+from after_model.backbone.kernels import onednn
 
 WIDEST = 256  # channels
 FRAMES = 64  # at a time, of the result

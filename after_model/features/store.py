@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from after_model import audio, narrow_cnn
+from after_model import audio
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
+from after_model.backbone.kernels import narrow_cnn
 from after_model.device import side_by_side
 from after_model.progress import Progress, silent
 

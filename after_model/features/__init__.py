@@ -1,0 +1,5 @@
+"""What is computed once per recording and kept on disk, and the batches it is read in."""
+
+from after_model.features.store import FeatureStore
+
+__all__ = ["FeatureStore"]
