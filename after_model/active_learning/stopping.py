@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import cohen_kappa_score
 
 STABLE = 0.95  # Cohen's kappa of successive models, mean of the last two pairs
 WORTHWHILE = 0.01  # UA that the next round should promise
@@ -28,12 +29,9 @@ class StoppingAdvice:
 
 def kappa(first: Sequence[int], second: Sequence[int], num_classes: int) -> float:
     """Cohen's kappa of two models' predicted classes [N]; 1 when both say one and the same."""
-    table = np.zeros((num_classes, num_classes))
-    np.add.at(table, (np.asarray(first, dtype=int), np.asarray(second, dtype=int)), 1)
-    table /= max(1, len(first))  # counted first: sums of 1/N fall short of 1
-    observed = np.trace(table)
-    chance = float(table.sum(axis=0) @ table.sum(axis=1))
-    return 1.0 if chance >= 1.0 else float((observed - chance) / (1.0 - chance))
+    if len(set(first) | set(second)) < 2:  # scikit-learn divides 0 by 0
+        return 1.0
+    return float(cohen_kappa_score(first, second, labels=range(num_classes)))
 
 
 def expected_gain(labelled: Sequence[int], ua: Sequence[float], more: int) -> float:
@@ -55,15 +53,18 @@ def advise(
 ) -> StoppingAdvice:
     """Advice after the rounds so far.
 
-    labelled, ua: per round; ua is the validation UA, None where there was no validation set.
+    labelled, ua: per round; ua is the validation UA, None where there was no validation set, as in
+    first rounds: the others make the curve.
     agreement: kappa of each round's model with the one before (one shorter).
     next_labels: what the next round would ask for. remaining_budget: labels still planned.
     """
-    known = [value for value in ua if value is not None]
+    measured = [(n, value) for n, value in zip(labelled, ua, strict=True) if value is not None]
     stable = float(np.mean(agreement[-2:])) if len(agreement) >= 2 else None
     gain = None
-    if len(known) == len(ua) and len(known) >= 3:
-        gain = expected_gain(labelled, known, max(1, next_labels))
+    if len(measured) >= 3:
+        counts, values = zip(*measured, strict=True)
+        more = labelled[-1] + max(1, next_labels) - counts[-1]
+        gain = expected_gain(counts, values, more)
     if remaining_budget <= 0:
         return StoppingAdvice(True, "The planned labels are all given.", stable, gain)
     if stable is None:

@@ -126,3 +126,11 @@ def test_only_the_last_two_pairs_count():
 
 def test_a_curve_with_gaps_is_not_read():
     assert advice(ua=(0.5, None, 0.5), agreement=(0.97, 0.99)).expected_gain is None
+
+
+def test_a_first_round_without_held_out_labels_does_not_hide_a_rising_curve():
+    advised = advice(
+        labelled=(5, 10, 20, 40), ua=(None, *RISING), agreement=(0.99, 0.99, 0.99), next_labels=40
+    )
+    assert advised.expected_gain is not None
+    assert not advised.stop
