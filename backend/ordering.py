@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from after_model import clustering
 from after_model.acquisition.entropy import entropy
 from after_model.audio import Utterance
 from backend.pools import audio_path, open_learner, reporter, skipped_by
@@ -27,7 +26,6 @@ def scores(
     progress = reporter(folder, version)
     entries: dict[str, dict[str, Any]] = {}
     skipped = folder.read("skipped.json", {})
-    embeddings: dict[str, np.ndarray] = {}
     choice: list[str] = []
     for control in controls:
         if control["name"] not in models:
@@ -47,15 +45,12 @@ def scores(
             entry = entries.setdefault(utterance.id, {"scores": [], "cluster": None, "probs": {}})
             entry["scores"].append(float(np.clip(confidence[row], 0, 1)))
             entry["probs"][control["name"]] = [round(float(p), 6) for p in scores.probs[row]]
-            embeddings.setdefault(utterance.id, scores.embeddings[row])
-        if not choice and settings.learner_config().strategy not in ("entropy", "cluster-entropy"):
+        if not choice and settings.learner_config().strategy != "entropy":
             choice = learner.choose(
                 [u.id for u in pool], plan(settings, len(folder.tasks()))["round_size"] * 2
             )
     for entry in entries.values():
         entry["score"] = float(np.mean(entry.pop("scores")))
-    if settings.learner_config().strategy == "cluster-entropy":
-        _mark_clusters(settings, folder, entries, embeddings)
     _put_first(entries, choice)
     folder.write("skipped.json", skipped)
     return entries
@@ -69,28 +64,6 @@ def _put_first(entries: dict[str, dict[str, Any]], choice: Sequence[str]) -> Non
         entry["score"] = 0.5 + entry["score"] / 2
     for rank, key in enumerate(choice):
         entries[key]["score"] = 0.5 * rank / len(choice)
-
-
-def _mark_clusters(
-    settings: Settings,
-    folder: ProjectFolder,
-    entries: dict[str, dict[str, Any]],
-    embeddings: Mapping[str, np.ndarray],
-) -> None:
-    """A cluster for every recording, as many as a round has labels, weighted by uncertainty.
-
-    Label Studio serves clusters in turn, the least confident of each first: a round's labels are
-    then uncertain and different (acquisition/cluster_entropy.py).
-    """
-    keys = list(entries)
-    if not keys:
-        return
-    points = clustering.prepare(np.stack([embeddings[key] for key in keys]))
-    weights = np.maximum([1 - entries[key]["score"] for key in keys], 1e-6)
-    rng = np.random.default_rng(settings.seed)
-    groups = clustering.fit(points, plan(settings, len(folder.tasks()))["round_size"], rng, weights)
-    for key, label in zip(keys, groups.labels, strict=True):
-        entries[key]["cluster"] = int(label)
 
 
 def plan(settings: Settings, pool: int) -> dict[str, int]:

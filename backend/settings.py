@@ -58,10 +58,16 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
     threads: int = Field(default=8, ge=1, description="of the web process")
 
-    # the method; None: the library's default
+    # the method; None: the preset's value
+    preset: Literal["default", "paper"] = Field(
+        default="default", description="what every setting of the method is that is not given"
+    )
     backbone: str | None = None
-    tapt: bool = Field(
-        default=True, description="task-adaptive pre-training on the project's audio"
+    fine_tuning: Literal["never", "competes", "always"] | None = Field(
+        default=None, description="of the encoder in every round"
+    )
+    tapt: bool | None = Field(
+        default=None, description="task-adaptive pre-training on the project's audio"
     )
     tapt_epochs: int | None = Field(default=None, ge=1)
     start: str | None = None
@@ -72,7 +78,9 @@ class Settings(BaseSettings):
     round_size: int | None = Field(default=None, ge=1, description="labels that begin a round")
     epochs: int | None = Field(default=None, ge=1, description="of fine-tuning per round, at most")
     warm_start: str | None = None
-    validation_share: float = Field(default=0.2, ge=0, lt=1, description="of the labels, held out")
+    validation_share: float = Field(
+        default=0.2, ge=0, lt=1, description="of the labels, held out where always fine-tuned"
+    )
     seed: int = 0
     keep_models: int = Field(default=10, ge=2)
 
@@ -132,29 +140,32 @@ class Settings(BaseSettings):
     def learner_config(self) -> LearnerConfig:
         """What every learner of this backend does; raises SettingsError for an unknown name."""
         # Imported here: the web process and `--help` have no need to wait for torch.
+        from dataclasses import replace
+
         from after_model import acquisition, initialization
-        from after_model.active_learning import WARM_STARTS, LearnerConfig
-        from after_model.classifier.finetuning import TrainingConfig
+        from after_model.active_learning import LearnerConfig
         from after_model.tapt.config import TaptConfig
 
-        def given(*names: str) -> dict[str, Any]:
-            return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-        names = ("backbone", "start", "start_share", "strategy", "budget_share", "rounds")
-        tapt = TaptConfig(epochs=self.tapt_epochs) if self.tapt_epochs else TaptConfig()
-        config = LearnerConfig(
-            **given(*names, "warm_start", "validation_share", "seed"),
-            training=TrainingConfig(**given("epochs")),
-            tapt=tapt if self.tapt else None,
-        )
+        names = (
+            "backbone", "fine_tuning", "start", "start_share", "strategy", "budget_share",
+            "rounds", "warm_start", "validation_share", "seed",
+        )  # fmt: skip
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
         try:
+            config = LearnerConfig.preset(self.preset, **given)
             acquisition.get(config.strategy)
             initialization.get(config.start)
-            if config.warm_start not in WARM_STARTS:
-                raise ValueError(f"{config.warm_start!r}: use one of {', '.join(WARM_STARTS)}")
         except (LookupError, ValueError) as error:
             raise SettingsError(f"AFTER_STRATEGY, AFTER_START, AFTER_WARM_START: {error}") from None
-        return config
+        tapt = config.tapt
+        if self.tapt is not None:
+            tapt = (tapt or TaptConfig()) if self.tapt else None
+        if tapt is not None and self.tapt_epochs is not None:
+            tapt = replace(tapt, epochs=self.tapt_epochs)
+        training = config.training
+        if self.epochs is not None:
+            training = replace(training, epochs=self.epochs)
+        return replace(config, tapt=tapt, training=training)
 
     def check_listening(self) -> None:
         """Raises SettingsError when the service would be open to others without a password."""

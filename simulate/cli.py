@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from after_model import acquisition, initialization
-from after_model.active_learning import WARM_STARTS, LearnerConfig
+from after_model.active_learning import (
+    FINE_TUNING,
+    PRESETS,
+    SPEAKERS,
+    WARM_STARTS,
+    LearnerConfig,
+)
 from after_model.classifier import HEADS
 from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import OBJECTIVES, TaptConfig
@@ -71,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
 def _comparison(add: Add) -> None:
     words = "see below (default: demo)"
     add("--experiment", default="demo", choices=experiments.names(), help=words)
+    words = (
+        "every setting below that is not given: default is what was measured to need the fewest "
+        "labels, paper what the paper says, with its validation set (default: default)"
+    )
+    add("--preset", default="default", choices=PRESETS, help=words)
     words = f"with commas between, or all: {', '.join(acquisition.names())}"
     add("--strategies", metavar="NAMES", help=words)
     words = f"how the first samples are chosen: {', '.join(initialization.names())}"
@@ -81,10 +92,14 @@ def _comparison(add: Add) -> None:
     add("--start-share", type=percentage, metavar="PERCENT", help=words)
     words = (
         "the start has at least so many recordings per class, up to half the budget; 0: the share "
-        f"alone, as in the paper (default: {LearnerConfig.start_per_class})"
+        f"alone, as in the paper ({LearnerConfig.start_per_class})"
     )
-    start_per_class = LearnerConfig.start_per_class
-    add("--start-per-class", type=_natural, default=start_per_class, metavar="N", help=words)
+    add("--start-per-class", type=_natural, metavar="N", help=words)
+    words = (
+        "labels asked for at a time within a round: a number, classes (one per class) or round "
+        f"(all at once, as in the paper) ({LearnerConfig.step_size})"
+    )
+    add("--step-size", type=_step_size, metavar="N", help=words)
     add("--budget", type=percentage, metavar="PERCENT", help="labels in all (20)")
     words = "equal rounds from the start to the budget (5)"
     add("--rounds", type=_positive, metavar="N", help=words)
@@ -118,20 +133,32 @@ def _model(add: Add) -> None:
         "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
     )
     add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
+    words = "hidden states that are pooled, with commas between, -1 for the last (by the backbone)"
+    add("--states", type=_states, metavar="NUMBERS", help=words)
+    words = (
+        "of the encoder in every round: never (a probe on frozen embeddings), competes (kept where "
+        f"it is better than the probe), always (the paper) ({LearnerConfig.fine_tuning})"
+    )
+    add("--fine-tuning", choices=FINE_TUNING, help=words)
+    words = (
+        "take each speaker's own mean off the embeddings where that helps: transductive, the test "
+        "speakers' unlabelled recordings count (default: off)"
+    )
+    add("--speakers", choices=SPEAKERS, default="off", help=words)
     words = (
         "what is pooled over time: mean and deviation (statistics), the mean (linear, the "
-        f"paper's), or as the authors' code does (published) (default: {LearnerConfig.head})"
+        f"paper's), or as the authors' code does (published) ({LearnerConfig.head})"
     )
-    add("--head", choices=tuple(HEADS), default=LearnerConfig.head, help=words)
+    add("--head", choices=tuple(HEADS), help=words)
     words = f"of fine-tuning per round, at most ({TrainingConfig.epochs})"
     add("--epochs", type=_positive, metavar="N", help=words)
     words = (
         "what a round trains on from: the previous round's model (Algorithm 1) or the adapted "
-        f"backbone (the authors' code) (default: {LearnerConfig.warm_start})"
+        f"backbone (the authors' code) ({LearnerConfig.warm_start})"
     )
-    add("--warm-start", choices=WARM_STARTS, default=LearnerConfig.warm_start, help=words)
-    words = "task-adaptive pre-training on the training recordings, without labels (default: on)"
-    add("--tapt", choices=("on", "off"), default="on", help=words)
+    add("--warm-start", choices=WARM_STARTS, help=words)
+    words = "task-adaptive pre-training on the training recordings, without labels (by the preset)"
+    add("--tapt", choices=("on", "off"), help=words)
     words = (
         "eq. 1-3 (paper), wav2vec 2.0's own, or HuBERT's masked prediction "
         "(default: auto, by the backbone)"
@@ -177,6 +204,17 @@ def _natural(text: str, least: int = 0) -> int:
 
 def _positive(text: str) -> int:
     return _natural(text, 1)
+
+
+def _step_size(text: str) -> int | str:
+    return text if text in ("classes", "round") else _positive(text)
+
+
+def _states(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers, such as 2,3") from None
 
 
 def _path(text: str) -> Path:

@@ -61,18 +61,20 @@ def speaker_independent(
 
     Speakers are dealt to the folds so that their utterances and classes balance. Validation takes
     whole speakers, at least one, whose utterances come nearest to `validation_share` of the fold's
-    training data. As many folds as speakers is leave-one-speaker-out. Raises `ProtocolError` for
+    training data; none where that is 0. As many folds as speakers is leave-one-speaker-out. Raises `ProtocolError` for
     a corpus without speakers or with too few.
     """
     result = []
     for number, test in enumerate(_speaker_folds(corpus, folds, validation_share, seed)):
         rest = _rest(corpus, test)
         rng = np.random.default_rng([seed, number, 1])
-        chosen = _validation_speakers(corpus, rest, validation_share, rng)
+        chosen = (
+            _validation_speakers(corpus, rest, validation_share, rng) if validation_share else set()
+        )
         in_validation = np.array([corpus.utterances[i].speaker in chosen for i in rest])
         fold = Fold(f"fold-{number + 1}", rest[~in_validation], rest[in_validation], test)
         check_disjoint(corpus, fold)
-        result.append(_filled(corpus, fold))
+        result.append(_filled(corpus, fold, validation_share > 0))
     return result
 
 
@@ -88,7 +90,7 @@ def paper_validation(
     for number, test in enumerate(_speaker_folds(corpus, folds, validation_share, seed)):
         fold = _hold_out(corpus, number, test, validation_share, seed)
         check_disjoint(corpus, fold, shared=frozenset({"train", "validation"}))
-        result.append(_filled(corpus, fold))
+        result.append(_filled(corpus, fold, validation_share > 0))
     return result
 
 
@@ -106,7 +108,7 @@ def random_folds(
     for number in range(folds):
         fold = _hold_out(corpus, number, np.sort(dealt[number::folds]), validation_share, seed)
         check_disjoint(corpus, fold, shared=frozenset(fold.parts()))
-        result.append(_filled(corpus, fold))
+        result.append(_filled(corpus, fold, validation_share > 0))
     return result
 
 
@@ -198,7 +200,7 @@ def _hold_out(corpus: Corpus, number: int, test: np.ndarray, share: float, seed:
     """The fold of these test positions whose validation is a random share of the rest."""
     rest = _rest(corpus, test)
     rng = np.random.default_rng([seed, number, 1])
-    size = min(max(1, round(share * len(rest))), len(rest) - 1)
+    size = min(max(1, round(share * len(rest))), len(rest) - 1) if share else 0
     validation = np.sort(rng.choice(rest, size=size, replace=False))
     return Fold(f"fold-{number + 1}", np.setdiff1d(rest, validation), validation, test)
 
@@ -207,9 +209,13 @@ def _rest(corpus: Corpus, test: np.ndarray) -> np.ndarray:
     return np.setdiff1d(np.arange(len(corpus)), test)
 
 
-def _filled(corpus: Corpus, fold: Fold) -> Fold:
-    """The fold, if each of its parts has utterances; a corpus may be too small for that."""
-    empty = [part for part, indices in fold.parts().items() if not len(indices)]
+def _filled(corpus: Corpus, fold: Fold, validated: bool) -> Fold:
+    """The fold, if each of its parts has utterances; a corpus may be too small for that.
+
+    validated: whether it is to have a validation part.
+    """
+    parts = fold.parts().items()
+    empty = [p for p, indices in parts if not len(indices) and (validated or p != "validation")]
     if empty:
         raise ProtocolError(
             f"{corpus.name} {fold.name}: nothing is left for {' and '.join(empty)}: "
@@ -222,8 +228,8 @@ def _filled(corpus: Corpus, fold: Fold) -> Fold:
 def _check_arguments(corpus: Corpus, folds: int, validation_share: float) -> None:
     if folds < 2:
         raise ProtocolError(f"folds={folds}: at least 2")
-    if not 0 < validation_share < 1:
-        raise ProtocolError(f"validation_share={validation_share}: between 0 and 1")
+    if not 0 <= validation_share < 1:
+        raise ProtocolError(f"validation_share={validation_share}: from 0 to below 1")
     if len(corpus) < folds:
         raise ProtocolError(
             f"{corpus.name}: {len(corpus)} utterances are too few for {folds} folds"

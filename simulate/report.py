@@ -153,10 +153,11 @@ def _facts(summary: Summary, setting: Setting) -> list[tuple[str, str]]:
         minutes = sum(row["minutes"] for row in summary.rows)
         labels = Counter[str]()
         for row in summary.rows:
-            labels[row["arm"]] = max(labels[row["arm"]], row["labels_asked"])
+            given = row["labels_asked"] + row.get("labels_validation", 0)
+            labels[row["arm"]] = max(labels[row["arm"]], given)
         facts.append(("Computing", f"{minutes:.1f} minutes over all runs, TAPT counted in each"))
         asked = ", ".join(f"{arm} {count}" for arm, count in labels.items())
-        facts.append(("Labels asked", f"at most, per run: {asked}"))
+        facts.append(("Labels given", f"at most, per run, validation labels included: {asked}"))
     for title, key in (("Machine", "machine"), ("Versions", "versions")):
         texts = dict.fromkeys(_joined(row[key]) for row in summary.rows)
         facts += [(title, text) for text in texts]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
-from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import TaptConfig
 from simulate import experiments
 from simulate.cli import UsageError, parser, percentage
@@ -19,6 +18,7 @@ from simulate.plan import Split
 
 DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
 FOLDS = 5
+VALIDATION_SHARE = 0.1
 DEMONSTRATION = {"folds": 3, "epochs": 4, "tapt_epochs": 2, "shares": "5,10,20"}
 """What the generated corpus is used with where nothing else is asked for: a few minutes' work."""
 
@@ -54,14 +54,15 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     if chosen.root is not None and not chosen.root.exists() and chosen.corpus != "demo":
         raise UsageError(f"--root {chosen.root}: there is no such file or folder")
     experiment = experiments.get(chosen.experiment)
+    options = _options(chosen)
     return Request(
         corpus=chosen.corpus,
         root=chosen.root,
         classes=_names(chosen.classes),
         allow_partial=chosen.allow_partial,
         experiment=experiment.name,
-        options=_options(chosen),
-        split=Split(chosen.protocol, chosen.folds or FOLDS),
+        options=options,
+        split=Split(chosen.protocol, chosen.folds or FOLDS, _validation_share(options)),
         seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.seeds)),
         device=chosen.device,
         workers=chosen.workers,
@@ -84,22 +85,21 @@ def _keep_it_short(chosen: argparse.Namespace) -> None:
 def _options(chosen: argparse.Namespace) -> Options:
     strategies = _known("--strategies", chosen.strategies, acquisition.names())
     starts = _known("--starts", chosen.starts, initialization.names())
-    training = TrainingConfig()
+    names = ("start_per_class", "step_size", "states", "fine_tuning", "warm_start", "head")
+    given = {name: value for name in names if (value := getattr(chosen, name)) is not None}
+    learner = LearnerConfig.preset(
+        chosen.preset, backbone=chosen.backbone, speakers=chosen.speakers, **given
+    )
     if chosen.epochs is not None:
-        training = replace(training, epochs=chosen.epochs)
-    tapt = None
-    if chosen.tapt == "on":
-        tapt = TaptConfig(objective=chosen.tapt_objective)
+        learner = replace(learner, training=replace(learner.training, epochs=chosen.epochs))
+    tapt = learner.tapt
+    if chosen.tapt is not None:
+        tapt = TaptConfig() if chosen.tapt == "on" else None
+    if tapt is not None:
+        tapt = replace(tapt, objective=chosen.tapt_objective)
         if chosen.tapt_epochs is not None:
             tapt = replace(tapt, epochs=chosen.tapt_epochs)
-    learner = LearnerConfig(
-        backbone=chosen.backbone,
-        start_per_class=chosen.start_per_class,
-        warm_start=chosen.warm_start,
-        head=chosen.head,
-        training=training,
-        tapt=tapt,
-    )
+    learner = replace(learner, tapt=tapt)
     return Options(learner, tapt, _shares(chosen), strategies, starts, chosen.full)
 
 
@@ -125,6 +125,14 @@ def _shares(chosen: argparse.Namespace) -> tuple[float, ...] | None:
     if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
         raise UsageError(f"--shares {chosen.shares}: each has to be larger than the one before")
     return shares
+
+
+def _validation_share(options: Options) -> float:
+    """The paper's validation set is for early stopping; a learner without it gets no such labels.
+
+    What it would have held is training data then.
+    """
+    return VALIDATION_SHARE if options.learner.fine_tuning == "always" else 0.0
 
 
 def _known(option: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

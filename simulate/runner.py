@@ -99,6 +99,7 @@ def run(config: RunConfig, place: Place, listener: Listener) -> Row:
         "minutes": points.known[-1]["minutes"],
         "tapt_minutes": learner.tapt_seconds / 60,
         "labels_asked": oracle.asked,
+        "labels_validation": len(oracle.validation()[0]),
         "test_recordings": len(test),
         "skipped": [str(error) for error in (*learner.skipped, *unreadable)],
         "machine": machine(place),
@@ -110,9 +111,9 @@ def run(config: RunConfig, place: Place, listener: Listener) -> Row:
 
 
 def _label(learner: ActiveLearner, oracle: Oracle) -> bool:
-    """Ask and answer one round's labels; False when there is nothing left to train on."""
-    wanted = learner.ask()
-    learner.tell(oracle.ask(wanted))
+    """Ask and answer a round's labels, step by step; False when nothing is left to train on."""
+    while wanted := learner.ask():
+        learner.tell(oracle.ask(wanted))
     trained = learner.curve[-1].labelled if learner.curve else 0
     return len(learner.labelled) > trained  # also after a kill between the answers and training
 
@@ -126,7 +127,7 @@ def _test(
     seconds = learner.tapt_seconds + sum(r.select_seconds + r.train_seconds for r in learner.curve)
     return {
         "round": record.round,
-        "labelled": record.labelled,
+        "labelled": record.labelled + len(oracle.validation()[0]),  # every label that was given
         "share": record.share,
         "target_share": _target(config, record.labelled, round(record.labelled / record.share)),
         **scores,
@@ -158,7 +159,7 @@ def _open(config: RunConfig, place: Place, listener: Listener) -> tuple[Oracle, 
         LabelSpace(config.classes),
         config.arm.learner,
         place.run(config),
-        validation=oracle.validation(),
+        validation=oracle.validation() if len(oracle.validation()[0]) else None,
         store_folder=place.features,
         tapt_folder=place.tapt(config),
         device=place.device,

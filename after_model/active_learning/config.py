@@ -1,8 +1,10 @@
-"""What a run does, and what it keeps of each round."""
+"""What a run does (LearnerConfig, two presets), and what it keeps of each round."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from after_model import backbone
 from after_model.classifier import DEFAULT_HEAD
@@ -11,44 +13,81 @@ from after_model.tapt import TaptConfig
 
 WARM_STARTS = ("tapt", "previous")
 HEAD_STARTS = ("probe", "random")
+FINE_TUNING = ("never", "competes", "always")
+SPEAKERS = ("auto", "off")
+PRESETS = ("default", "paper")
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """What a run does. Defaults are the paper's AFTER: TAPT, k-means start, entropy, 20 %; where
-    they differ from it the value that is the paper's is named.
+    """What a run does. The defaults are the preset "default": what was measured to need the fewest
+    labels. preset("paper") is the paper's AFTER to the letter where it says it.
 
-    start_share: of the pool, but at least one of every cluster and, as long as that is no more
-    than half the budget, start_per_class recordings per class: a model does not doubt towards a
-    class that it has never seen. From the paper's 1 % of EmoDB, 3 recordings, the regression of
-    probing.py on what entropy asked for had UA 0.44 at 10 % and 0.55 at 20 % of the labels, random
-    0.50 and 0.59; from 14 recordings 0.52 and 0.62. 0 leaves the share alone. rounds: tau; each
-    asks for k = floor(N_s / tau) labels, N_s = floor(budget_share * N), the last for no more than
-    N_s leaves. shares: labelled shares after each round, instead of budget and rounds. warm_start:
-    what a round trains from: "tapt", the adapted backbone (the authors' code), or "previous", the
-    last round's model (Algorithm 1, line 10), which costs fewer steps and generalises worse.
-    head: what a classifier.HEADS pools over time; the paper's is "linear", the mean alone.
-    head_start: a new head begins as a linear probe of the labels given (see probing.py) or random.
-    validation_share: of the labels given, held out for early stopping where no validation set is
-    passed. tapt: None leaves task-adaptive pre-training out.
+    backbone: a name that backbone.load() knows. states: the hidden states that are pooled, negative
+    ones from the last; () leaves it to the backbone.
+    fine_tuning: "never" leaves the classifier a calibrated probe on frozen embeddings; "competes"
+    fine-tunes in every round and keeps that only where its loss is lower than the probe's on
+    labels that neither has learnt from; "always" is the paper's. speakers: "auto" takes each
+    speaker's own mean off the embeddings where speakers are known and cross-validation says that it
+    helps (transductive: unlabelled recordings count), "off" never.
+    start_share: of the pool, but at least one of every cluster and, as long as that is no more than
+    half the budget, start_per_class recordings per class: a model does not doubt towards a class
+    that it has never seen. rounds: tau; each ends floor(N_s / tau) labels after the one before,
+    N_s = floor(budget_share * N), the last with no more than N_s. shares: labelled shares after
+    each round, instead of budget and rounds. step_size: labels asked for at a time; within a round
+    what is asked next follows all labels so far. "classes" is one per class, "round" a whole
+    round at once, as in the paper.
+    warm_start: what fine-tuning begins from: "tapt", the adapted backbone (the authors' code), or
+    "previous", the last round's model (Algorithm 1, line 10). head: what a classifier.HEADS pools
+    over time; the paper's is "linear", the mean alone. head_start: a new head begins as the probe
+    or random. validation_share: of the labels given, held out for early stopping where no
+    validation set is passed and fine_tuning is "always". tapt: None leaves task-adaptive
+    pre-training out.
     """
 
     backbone: str = backbone.DEFAULT
+    states: tuple[int, ...] = ()
+    fine_tuning: str = "never"
+    speakers: str = "auto"
     start: str = "kmeans"
     start_share: float = 0.01
     start_per_class: int = 2
-    strategy: str = "entropy"
+    strategy: str = "cluster-entropy"
     budget_share: float = 0.20
     rounds: int = 5
     shares: tuple[float, ...] = ()
+    step_size: int | str = "classes"
     warm_start: str = "tapt"
     head: str = DEFAULT_HEAD
     head_start: str = "probe"
     mc_samples: int = 10
     validation_share: float = 0.1
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    tapt: TaptConfig | None = field(default_factory=TaptConfig)
+    tapt: TaptConfig | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("fine_tuning", self.fine_tuning, FINE_TUNING)
+        _check("speakers", self.speakers, SPEAKERS)
+        _check("warm_start", self.warm_start, WARM_STARTS)
+        _check("head_start", self.head_start, HEAD_STARTS)
+        whole = isinstance(self.step_size, int) and self.step_size > 0
+        if not whole and self.step_size not in ("classes", "round"):
+            raise ValueError(
+                f"step_size {self.step_size!r}: use a number of labels, 'classes' or 'round'"
+            )
+
+    @classmethod
+    def preset(cls, name: str = "default", **changes: Any) -> LearnerConfig:
+        """The configuration of that name with some fields changed; ValueError for another name.
+
+        "paper" names no backbone of its own, so that it runs without a network: the paper's is
+        "facebook/wav2vec2-base". It wants the validation set of 10 % that the paper has.
+        """
+        _check("preset", name, PRESETS)
+        if name == "paper":
+            changes = {**_PAPER, "training": TrainingConfig(), "tapt": TaptConfig(), **changes}
+        return replace(cls(), **changes)
 
     def schedule(self, pool_size: int, classes: int = 0) -> list[int]:
         """Labels in all after the start and after each round: increasing, within the pool."""
@@ -70,12 +109,36 @@ class LearnerConfig:
                 schedule.append(total)
         return schedule
 
+    def step(self, classes: int) -> int | float:
+        """Labels asked for at a time; infinity where a round is asked for at once."""
+        if self.step_size == "round":
+            return math.inf
+        return classes if self.step_size == "classes" else int(self.step_size)
+
+
+_PAPER: dict[str, Any] = {
+    "states": (-1,),
+    "fine_tuning": "always",
+    "speakers": "off",
+    "start": "kmeans",
+    "start_per_class": 0,
+    "strategy": "entropy",
+    "step_size": "round",
+    "warm_start": "previous",
+    "head": "linear",
+    "head_start": "random",
+}
+
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round: labels, the model version it made, its validation metrics, its cost.
+    """One round: labels, the model version it made, how good it is, its cost.
 
-    agreement: Cohen's kappa with the previous round's model on a fixed part of the pool.
+    kept: "probe" or "fine-tuned", and why in `reason`. validation: metrics and loss on labels that
+    the model has not learnt from: the validation set's, those held out, or cross-validated; empty
+    where there were too few. agreement: Cohen's kappa with the previous round's model on a fixed
+    part of the pool. line: counted up whenever the configuration changed; rounds of one line
+    compare.
     """
 
     round: int
@@ -88,3 +151,11 @@ class RoundRecord:
     steps: int
     select_seconds: float
     train_seconds: float
+    kept: str = "fine-tuned"
+    reason: str = ""
+    line: int = 0
+
+
+def _check(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{field} {value!r}: use one of {', '.join(known)}")

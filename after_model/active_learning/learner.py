@@ -1,14 +1,19 @@
-"""ActiveLearner: Algorithm 1, driven from outside, resumable after every step.
+"""ActiveLearner: Algorithm 1, driven from outside, resumable after every call.
 
     learner = ActiveLearner(pool, labels, config, folder)
-    learner.adapt()                              # line 1: TAPT on the pool
+    learner.adapt()                              # line 1: features and, where it is on, TAPT
     while (wanted := learner.ask()) or learner.stale:    # line 2: the start; line 7: acquisition
-        learner.tell(answers_for(wanted))        # whoever knows: an oracle, people
+        while wanted:                            # a round, in small steps where so configured
+            learner.tell(answers_for(wanted))    # whoever knows: an oracle, people
+            wanted = learner.ask()
         learner.train()                          # lines 5 and 10
 
 State is on disk after every call; a learner killed at any point and opened again on its folder goes
 on where it was and asks for exactly what it would have asked for. `stale`: labels were told that no
 round was trained on yet, as after a kill in between.
+
+What is asked follows the probe (probe_side.py), refitted with every step; under "paper" it follows
+the last round's fine-tuned model.
 """
 
 from __future__ import annotations
@@ -16,29 +21,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from after_model import acquisition, backbone, initialization, metrics, tapt
 from after_model.acquisition import Pool
+from after_model.active_learning import state as states
 from after_model.active_learning import stopping
-from after_model.active_learning.config import (
-    HEAD_STARTS,
-    WARM_STARTS,
-    LearnerConfig,
-    RoundRecord,
-)
+from after_model.active_learning.competition import Outcome, compete
+from after_model.active_learning.config import LearnerConfig, RoundRecord
+from after_model.active_learning.hashing import number
+from after_model.active_learning.held_out import held_out
+from after_model.active_learning.probe_side import ProbeSide
 from after_model.active_learning.stopping import StoppingAdvice
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
-from after_model.classifier.finetuning import TrainingSet, evaluate_loss, fit
-from after_model.classifier.probing import cross_validated, probe
+from after_model.classifier.finetuning import TrainingReport, TrainingSet, evaluate_loss, fit
+from after_model.classifier.probe import Probe
 from after_model.classifier.scoring import Scores, score
 from after_model.device import resolve_device
 from after_model.features import FeatureStore
@@ -47,6 +50,20 @@ from after_model.model_store import ModelStore
 from after_model.progress import Progress, silent
 
 STOP_SET = 200  # recordings on which successive models are compared
+PROBE, FINE_TUNED = "probe", "fine-tuned"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a step found: `wanted` ids, most wanted first, and the probe that they follow.
+
+    probe: None before the start is labelled, and where a fine-tuned model decides.
+    """
+
+    wanted: list[str]
+    labelled: int
+    probe: Probe | None
+    seconds: float
 
 
 class ActiveLearner:
@@ -57,7 +74,10 @@ class ActiveLearner:
     folder: state, features, models; store_folder and tapt_folder may be shared between learners.
     open_pool: the pool may be another each time the learner is opened, as where people add and
     delete recordings; TAPT is done once, on the pool of its time. keep: model versions kept.
-    Raises ValueError when the folder holds a run with another pool, labels or configuration.
+    max_bytes: the limit of stem features and of embeddings on disk, each; what does not fit is
+    computed again.
+    Raises ValueError when the folder holds a run with another pool or other labels; another
+    configuration takes effect with the next round.
     """
 
     def __init__(
@@ -72,14 +92,11 @@ class ActiveLearner:
         tapt_folder: Path | str | None = None,
         open_pool: bool = False,
         keep: int = 2,
+        max_bytes: int | None = None,
         limits: AudioLimits = DEFAULT_LIMITS,
         device: str = "auto",
         progress: Progress = silent,
     ) -> None:
-        if config.warm_start not in WARM_STARTS:
-            raise ValueError(f"warm_start {config.warm_start!r}: use one of {WARM_STARTS}")
-        if config.head_start not in HEAD_STARTS:
-            raise ValueError(f"head_start {config.head_start!r}: use one of {HEAD_STARTS}")
         self.labels = labels
         self.config = config
         self.folder = Path(folder)
@@ -94,62 +111,80 @@ class ActiveLearner:
                 f"strategy {config.strategy!r} reads the pre-training loss and needs TAPT: "
                 "leave tapt on or choose another strategy"
             )
-        self._store_folder = Path(store_folder or self.folder / "features")
-        self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
-        self._store: FeatureStore | None = None
-        self._loaded: tuple[str, EmotionClassifier] | None = None
+        if len({u.id for u in pool}) != len(pool):
+            raise ValueError("two recordings of the pool have the same id")
         self.open_pool = open_pool
         self.keep = keep
+        self.max_bytes = max_bytes
         self.limits = limits
-        self._state = self._open_state(pool)
+        self._store_folder = Path(store_folder or self.folder / "features")
+        self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
+        mark = "open" if open_pool else f"{number('|'.join(u.id for u in pool)):x}"
+        self._state = states.load(self.folder, mark, list(labels.names))
         self.skipped: list[AudioError] = []
         self._given = list(pool)
+        self._known = {u.id for u in pool}
         self._pool = list(pool)  # those that can be read, once _prepare() has looked
+        self._readable_ids = self._known
         self._validation = validation
-        self._held_out: TrainingSet | None = None
+        self._validation_set: TrainingSet | None = None
         self._prepared = False
+        self._store: FeatureStore | None = None
+        self._probes: ProbeSide | None = None
+        self._loaded: tuple[str, EmotionClassifier] | None = None
 
     # --- Algorithm 1 -----------------------------------------------------------------------------
 
     def adapt(self) -> None:
-        """Line 1: features of the pool and, unless left out, TAPT. Done once; resumes."""
+        """Line 1: features of the pool and, where it is on, TAPT. Done once; resumes."""
         self._prepare()
-        if self.config.tapt is None or "tapt_seconds" in self._state:
+        if self.config.tapt is None or self._adapted:
             return
-        if self.open_pool and tapt.finished(self._tapt_folder):  # by another learner of this pool
-            seconds = 0.0
-        else:
-            seconds = tapt.adapt(
-                backbone.load(self.config.backbone),
-                self._pool,
-                self.store,
-                self._tapt_folder,
-                self.config.tapt,
-                device=self.device,
-                progress=self.progress,
-            ).seconds
-        self._state["tapt_seconds"] = seconds
+        seconds = tapt.adapt(
+            backbone.load(self.config.backbone),
+            self._pool,
+            self.store,
+            self._tapt_folder,
+            self.config.tapt,
+            device=self.device,
+            progress=self.progress,
+        ).seconds
+        self._state.tapt_seconds = seconds
         self._save_state()
-        self._store, self._prepared = None, False  # TAPT may have changed the CNN
+        self._store, self._probes, self._prepared = None, None, False  # it changes the encoder
         self._prepare()
 
     def ask(self) -> list[str]:
         """Ids whose labels are wanted now, most wanted first.
 
-        The same until they are told; then empty until train(), and for good when the run is over.
+        The same until they are told; then the next step's, until the round is full: then empty
+        until train(), and for good when the run is over.
         """
         self._prepare()
-        readable = {u.id for u in self._pool}
-        pending = [i for i in self._state["pending"] or () if i in readable]
-        if not pending:
+        pending = [i for i in self._state.pending or () if i in self._readable_ids]
+        if not [i for i in pending if i not in self._state.labels]:
             wanted = self._next_total() - len(self.labelled)
             if wanted <= 0:
                 return []
-            started = time.perf_counter()
-            pending = self._state["pending"] = self._select(wanted)
-            self._state["select_seconds"] = time.perf_counter() - started
-            self._save_state()
-        return [i for i in pending if i not in self._state["labels"]]
+            size = self.config.step(len(self.labels))
+            pending = self.step(wanted if self._starting() else int(min(wanted, size))).wanted
+        return [i for i in pending if i not in self._state.labels]
+
+    def step(self, k: int | None = None) -> Step:
+        """Refit on all labels so far, score, and choose what is asked next: k, or a step's size.
+
+        ask() gives what was chosen, whatever was pending before.
+        """
+        self._prepare()
+        started = time.perf_counter()
+        if k is None:
+            k = int(min(self.config.step(len(self.labels)), len(self._pool)))
+        self._state.pending = self._select(k)
+        seconds = time.perf_counter() - started
+        self._state.select_seconds += seconds
+        self._save_state()
+        probe = None if self._starting() or not self._by_probe else self._probe()
+        return Step(list(self._state.pending), len(self.labelled), probe, seconds)
 
     def tell(self, answers: Mapping[str, Label]) -> None:
         """Record labels by id: a name, a mapping name -> weight, or votes. Later ones overwrite.
@@ -158,15 +193,15 @@ class ActiveLearner:
         the pool or an unknown label; then nothing is recorded.
         """
         targets = self._targets_of(answers)
-        self._state["labels"].update(targets)
-        self._state["stale"] = self.stale or bool(targets)
+        self._state.labels.update(targets)
+        self._state.stale = self.stale or bool(targets)
         self._save_state()
 
     def relabel(self, answers: Mapping[str, Label]) -> None:
         """The labels are exactly these from now on; others are forgotten. Otherwise as tell()."""
         targets = self._targets_of(answers)
-        self._state["stale"] = self.stale or targets != self._state["labels"]
-        self._state["labels"] = targets
+        self._state.stale = self.stale or targets != self._state.labels
+        self._state.labels = targets
         self._save_state()
 
     def train(self, make_current: bool = True) -> RoundRecord:
@@ -175,55 +210,50 @@ class ActiveLearner:
         make_current: whether `models` serves it from now on; whoever compares it first says no.
         """
         self._prepare()
-        number = len(self._state["curve"])
-        given, held_out = self._training_sets()
-        classifier = self._initial_classifier(given)
-        self._loaded = None  # fit() trains in place; what is half trained must not be reused
-        training = dataclasses.replace(self.config.training, seed=self._seed(number, "train"))
-        report = fit(
-            classifier,
-            self.store,
-            given,
-            held_out,
-            training,
-            device=self.device,
-            progress=self.progress,
-        )
-        labelled = len(self.labelled)
-        version = f"after-r{number:02d}-n{labelled:04d}"
-        before, after = self._state.get("stop_set"), self._predicted_classes(classifier)
+        if not self.labelled:
+            raise ValueError("nothing is labelled: training needs at least one utterance")
+        started = time.perf_counter()
+        line = self._line()
+        outcome = self._fine_tuned() if self.config.fine_tuning == "always" else self._best()
+        classifier = outcome.classifier
+        round_number, labelled = len(self._state.curve), len(self.labelled)
+        before, after = self._state.stop_set, self._stop_set(outcome)
         record = RoundRecord(
-            round=number,
+            round=round_number,
             labelled=labelled,
             share=labelled / max(1, len(self._pool)),
-            version=version,
-            validation=self._validate(classifier, held_out),
+            version=f"after-r{round_number:02d}-n{labelled:04d}",
+            validation=outcome.validation,
             agreement=self._agreement(before, after),
-            best_epoch=report.best_epoch,
-            steps=report.steps,
-            select_seconds=self._state["select_seconds"],
-            train_seconds=report.seconds,
+            best_epoch=outcome.report.best_epoch,
+            steps=outcome.report.steps,
+            select_seconds=self._state.select_seconds,
+            train_seconds=time.perf_counter() - started,
+            kept=outcome.kept,
+            reason=outcome.reason,
+            line=line,
         )
-        if version in self.models.versions():  # published, then killed before the state was saved
-            if make_current:
-                self.models.rollback(version)  # and read again: what is published is what counts
-        else:
-            self.models.publish(
-                version,
-                lambda target: classifier.save(target, self.labels),
-                metadata=dataclasses.asdict(record),
-                make_current=make_current,
-            )
-            self._loaded = (version, classifier)
-        self._state["curve"].append(dataclasses.asdict(record))
-        self._state["pending"], self._state["stale"] = None, False
-        self._state["stop_set"] = after
+        record = self._publish(record, classifier, make_current)
+        self._state.curve.append(dataclasses.asdict(record))
+        self._state.pending, self._state.stale = None, False
+        self._state.select_seconds = 0.0
+        self._state.stop_set, self._state.line = after, line
+        self._state.settings = _plain(self.config)
         self._save_state()
         self.models.prune(keep=self.keep)
         return record
 
     def predict(self, utterances: Sequence[Utterance], version: str | None = None) -> Scores:
-        """Scores by the last round's model, or another version; ValueError before the first."""
+        """Scores by what serves, or by a published version; ValueError before there is a model.
+
+        A probe serves from the first labels on, and knows all that were told; a fine-tuned model
+        is the last round's. Recordings that can't be read are in `skipped` of what is returned.
+        """
+        if version is None and self._by_probe:
+            if not self.labelled:
+                raise ValueError("no model yet: tell() some labels first")
+            self._prepare()
+            return self.probes.scores(utterances, self._probe())
         return score(
             self._classifier(version),
             self.store,
@@ -237,7 +267,7 @@ class ActiveLearner:
         self._prepare()
         wanted = set(ids)
         candidates = [u for u in self._pool if u.id in wanted]
-        rng = np.random.default_rng(self._seed(len(self.curve), "select"))
+        rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
         chosen = self.strategy.select(self._describe(candidates, rng), k, rng)
         return [candidates[i].id for i in chosen]
 
@@ -248,28 +278,24 @@ class ActiveLearner:
         that was trained while some were can be compared on them.
         """
         self._prepare()
-        _, held_out = self._training_sets()
-        if held_out is None or not len(held_out[0]):
+        _, held = self._training_sets()
+        if held is None or not len(held[0]):
             return np.zeros(0, np.int64), np.zeros((0, len(self.labels)), np.float32)
-        return held_out[1].argmax(axis=1), self.predict(held_out[0], version).probs
+        return held[1].argmax(axis=1), self.predict(held[0], version).probs
 
     def estimate(self) -> dict[str, float]:
-        """Cross-validated UA, WA, macro F1 and ECE of a linear probe on all labels so far.
+        """Cross-validated UA, WA, macro F1 and ECE of the probe on all labels so far.
 
-        A curve from the first rounds on, where too few labels are held out to validate on.
+        A curve from the first rounds on, where too few labels are held out to validate on; empty
+        for fewer than two labels of two classes.
         """
         self._prepare()
-        utterances, targets = self._targets([u for u in self._pool if u.id in self.labelled])
-        classifier = new_classifier(
-            self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
-        )
-        points = score(classifier, self.store, utterances, device=self.device).embeddings
-        return cross_validated(points, targets)
+        return dict(self._probe().cross_validated) if self.labelled else {}
 
     def advice(self) -> StoppingAdvice:
         """Whether more labels are worth it, and why (see stopping.py)."""
         self._prepare()
-        curve = self.curve
+        curve = [record for record in self.curve if record.line == self._state.line]
         schedule = self.config.schedule(len(self._pool), len(self.labels))
         labelled = len(self.labelled)
         return stopping.advise(
@@ -285,8 +311,7 @@ class ActiveLearner:
     @property
     def labelled(self) -> dict[str, list[float]]:
         """Targets [C] of the readable recordings by id, in the order they were told."""
-        readable = {u.id for u in self._pool}
-        return {key: t for key, t in self._state["labels"].items() if key in readable}
+        return {k: t for k, t in self._state.labels.items() if k in self._readable_ids}
 
     @property
     def given(self) -> list[Utterance]:
@@ -296,29 +321,65 @@ class ActiveLearner:
     @property
     def stale(self) -> bool:
         """Whether labels were told since the last train()."""
-        return bool(self._state.get("stale", False))
+        return self._state.stale
 
     @property
     def curve(self) -> list[RoundRecord]:
         """A record per finished round."""
-        return [RoundRecord(**record) for record in self._state["curve"]]
+        known = {f.name for f in dataclasses.fields(RoundRecord)}
+        return [
+            RoundRecord(**{k: v for k, v in record.items() if k in known})
+            for record in self._state.curve
+        ]
 
     @property
     def tapt_seconds(self) -> float:
         """What TAPT took, 0 without it."""
-        return float(self._state.get("tapt_seconds", 0.0))
+        return self._state.tapt_seconds or 0.0 if self.config.tapt is not None else 0.0
 
     @property
     def store(self) -> FeatureStore:
-        """The features of the backbone that is fine-tuned."""
+        """The stem features of the encoder in use."""
         if self._store is None:
+            adapted = self._tapt_folder if self._adapted else self.config.backbone
+            encoder = backbone.load(adapted).to(resolve_device(self.device))
             self._store = FeatureStore(
-                self._store_folder, self._adapted_backbone(), limits=self.limits
+                self._store_folder, encoder, limits=self.limits, max_bytes=self.max_bytes
             )
-            self._store.backbone.to(resolve_device(self.device))
         return self._store
 
+    @property
+    def probes(self) -> ProbeSide:
+        """The embeddings of the encoder in use, and the probe on them."""
+        if self._probes is None:
+            self._probes = ProbeSide(
+                self.store,
+                self._pool,
+                self._store_folder.with_name(self._store_folder.name + "-embeddings"),
+                self.config,
+                self.labels,
+                max_bytes=self.max_bytes,
+                device=self.device,
+                progress=self.progress,
+            )
+        return self._probes
+
     # --- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _by_probe(self) -> bool:
+        """Whether the probe serves: always, unless a fine-tuned model is configured or was kept."""
+        if self.config.fine_tuning == "always":
+            return False
+        kept = self._state.curve[-1].get("kept", FINE_TUNED) if self._state.curve else PROBE
+        return kept == PROBE or self.config.fine_tuning == "never"
+
+    def _starting(self) -> bool:
+        """Whether the start is still asked for: there is no model whose doubts could decide."""
+        if self.config.fine_tuning == "always":
+            return not self._state.curve
+        schedule = self.config.schedule(len(self._pool), len(self.labels))
+        return len(self.labelled) < schedule[0] and not self._state.curve
 
     def _prepare(self) -> None:
         """Compute the features of pool and validation set; leave unreadable recordings out."""
@@ -326,13 +387,14 @@ class ActiveLearner:
             return
         self.skipped = []
         self._pool = self._readable(self._given)
+        self._readable_ids = {u.id for u in self._pool}
         if self._validation is not None:
             label_of = dict(
                 zip((u.id for u in self._validation[0]), self._validation[1], strict=True)
             )
             utterances = self._readable(self._validation[0])
             targets = [self.labels.target(label_of[u.id]) for u in utterances]
-            self._held_out = utterances, np.array(targets).reshape(-1, len(self.labels))
+            self._validation_set = utterances, np.array(targets).reshape(-1, len(self.labels))
         self._prepared = True
 
     def _readable(self, utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -347,20 +409,34 @@ class ActiveLearner:
         return next((total for total in schedule if total > labelled), labelled)
 
     def _select(self, wanted: int) -> list[str]:
-        number = len(self._state["curve"])
-        rng = np.random.default_rng(self._seed(number, "select"))
-        candidates = [u for u in self._pool if u.id not in self._state["labels"]]
-        if number == 0:
-            features = self.store.pooled(candidates)
-            wanted = max(wanted, initialization.least(features, rng))
-            chosen = self.start.select(features, wanted, rng)
+        rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
+        candidates = [u for u in self._pool if u.id not in self._state.labels]
+        if self._starting():
+            points = self._start_points(candidates)
+            wanted = max(wanted, initialization.least(points, rng))
+            chosen = self.start.select(points, wanted, rng)
         else:
             chosen = self.strategy.select(self._describe(candidates, rng), wanted, rng)
         return [candidates[i].id for i in chosen]
 
+    def _start_points(self, candidates: Sequence[Utterance]) -> np.ndarray:
+        """What the start clusters: the paper's CNN features, else what the probe reads."""
+        if self.config.fine_tuning == "always":
+            return self.store.pooled(candidates)
+        return np.asarray(self.probes.points(candidates))
+
     def _describe(self, candidates: Sequence[Utterance], rng: np.random.Generator) -> Pool:
         """What the strategy needs to know of the candidates, and no more."""
         needs = self.strategy.needs
+        features = self.store.pooled(candidates) if "cnn_embeddings" in needs else None
+        surprisal = self._surprisal(candidates) if "surprisal" in needs else None
+        seed = int(rng.integers(2**31))
+        samples = self.config.mc_samples if "mc_probs" in needs else 0
+        if self._by_probe:
+            return self.probes.describe(
+                candidates, self._probe(), self.labelled, needs, samples=samples, seed=seed,
+                cnn_embeddings=features, surprisal=surprisal,
+            )  # fmt: skip
         empty = np.zeros((len(candidates), 0), np.float32)
         scores = Scores(empty, empty)
         if needs & {"probs", "embeddings", "mc_probs"}:
@@ -368,8 +444,8 @@ class ActiveLearner:
                 self._classifier(),
                 self.store,
                 candidates,
-                mc_samples=self.config.mc_samples if "mc_probs" in needs else 0,
-                seed=int(rng.integers(2**31)),
+                mc_samples=samples,
+                seed=seed,
                 device=self.device,
                 progress=self.progress,
             )
@@ -377,8 +453,8 @@ class ActiveLearner:
             probs=scores.probs,
             embeddings=scores.embeddings,
             mc_probs=scores.mc_probs,
-            cnn_embeddings=self.store.pooled(candidates) if "cnn_embeddings" in needs else None,
-            surprisal=self._surprisal(candidates) if "surprisal" in needs else None,
+            cnn_embeddings=features,
+            surprisal=surprisal,
         )
 
     def _surprisal(self, candidates: Sequence[Utterance]) -> np.ndarray:
@@ -386,60 +462,150 @@ class ActiveLearner:
             self._tapt_folder, self.store, candidates, device=self.device, progress=self.progress
         )
 
-    def _training_sets(self) -> tuple[TrainingSet, TrainingSet | None]:
-        """(utterances, targets) to train on and to stop on."""
-        given = [u for u in self._pool if u.id in self._state["labels"]]
-        if self._validation is not None:
-            return self._targets(given), self._held_out
-        held = [u for u in given if _fraction(u.id) < self.config.validation_share]
-        if len(held) < len(self.labels):  # too few to judge by
-            return self._targets(given), None
-        names = {u.id for u in held}
-        return self._targets([u for u in given if u.id not in names]), self._targets(held)
+    def _probe(self) -> Probe:
+        return self.probes.probe(self.labelled)
 
     def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
         """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
-        known = {u.id for u in self._given}
-        unknown = next((key for key in answers if key not in known), None)
+        unknown = next((key for key in answers if key not in self._known), None)
         if unknown is not None:
             raise ValueError(f"label for {unknown!r}, which is not in the pool")
         return {
             key: [float(x) for x in self.labels.target(label)] for key, label in answers.items()
         }
 
+    # --- a round ---------------------------------------------------------------------------------
+
+    def _best(self) -> Outcome:
+        """The probe or, where it competes and is better by labels neither has learnt, what a
+        fine-tuned encoder gives."""
+        found = self.probes.outcome(self.labelled, self.config.head)
+        if self.config.fine_tuning == "never":
+            return found
+        utterances, targets = self._targets([u for u in self._pool if u.id in self._state.labels])
+        return compete(
+            found,
+            self._probe(),
+            self.store,
+            (utterances, targets),
+            dataclasses.replace(self.config.training, seed=self._seed(0, "train")),
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def _fine_tuned(self) -> Outcome:
+        """The paper's round: fine-tuned on all labels, stopped early by held-out ones."""
+        given, held = self._training_sets()
+        classifier = self._initial_classifier(given)
+        self._loaded = None  # fit() trains in place; what is half trained must not be reused
+        seed = self._seed(len(self._state.curve), "train")
+        report = fit(
+            classifier,
+            self.store,
+            given,
+            held,
+            dataclasses.replace(self.config.training, seed=seed),
+            device=self.device,
+            progress=self.progress,
+        )
+        self._state.trained = list(
+            dict.fromkeys([*self._state.trained, *(u.id for u in given[0])])
+        )
+        return Outcome(FINE_TUNED, "", classifier, self._validate(classifier, held), report)
+
+    def _training_sets(self) -> tuple[TrainingSet, TrainingSet | None]:
+        """(utterances, targets) to train on and to stop on."""
+        given = [u for u in self._pool if u.id in self._state.labels]
+        if self._validation is not None:
+            return self._targets(given), self._validation_set
+        if self.config.fine_tuning == "always":
+            self._state.held_out = held_out(
+                {u.id: int(np.argmax(self._state.labels[u.id])) for u in given},
+                {u.id: u.speaker for u in given},
+                self.config.validation_share,
+                held=self._state.held_out,
+                trained=self._state.trained,
+                least=len(self.labels),
+            )
+        names = set(self._state.held_out)
+        held = [u for u in given if u.id in names]
+        if not held:
+            return self._targets(given), None
+        return self._targets([u for u in given if u.id not in names]), self._targets(held)
+
     def _targets(self, utterances: list[Utterance]) -> TrainingSet:
-        rows = [self._state["labels"][u.id] for u in utterances]
+        rows = [self._state.labels[u.id] for u in utterances]
         return utterances, np.array(rows, np.float32).reshape(-1, len(self.labels))
 
     def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
-        """What the round trains from; a new head begins as a linear probe if so configured."""
-        if self.config.warm_start == "previous" and self._state["curve"]:
+        """What the round trains from; a new head begins as the probe if so configured."""
+        curve = self.curve
+        if self.config.warm_start == "previous" and curve and curve[-1].line == self._line():
             return self._classifier()
-        classifier = new_classifier(
-            self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head")
-        )
         if self.config.head_start == "probe":
-            probe(classifier, self.store, given, device=self.device)
-        return classifier
+            labels = {u.id: row.tolist() for u, row in zip(*given, strict=True)}
+            return self.probes.outcome(labels, self.config.head).classifier
+        encoder = self.store.backbone
+        return new_classifier(
+            encoder, len(self.labels), self.config.head, self._seed(0, "head"),
+            states=self.config.states or encoder.default_states,
+        )  # fmt: skip
+
+    def _publish(
+        self, record: RoundRecord, classifier: EmotionClassifier, make_current: bool
+    ) -> RoundRecord:
+        """Publish the model, or take over the one that was published before a kill.
+
+        It is that round's only if it learnt from the same labels: a version never changes, so a
+        model of other labels gets a name of its own.
+        """
+        content = json.dumps([self.labelled, _plain(self.config)], sort_keys=True)
+        mark = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+        version, attempt = record.version, 1
+        while version in self.models.versions():
+            if self.models.metadata(version).get("learnt") == mark:
+                if make_current:
+                    self.models.rollback(version)
+                self._loaded = None  # read again: what is published is what counts
+                return dataclasses.replace(record, version=version)
+            attempt += 1
+            version = f"{record.version}-{attempt}"
+        record = dataclasses.replace(record, version=version)
+        self.models.publish(
+            version,
+            lambda target: classifier.save(target, self.labels),
+            metadata={**dataclasses.asdict(record), "learnt": mark},
+            make_current=make_current,
+        )
+        self._loaded = (version, classifier)
+        return record
+
+    def _line(self) -> int:
+        """Counted up when the configuration is another than the last round's."""
+        there, here = self._state.settings, _plain(self.config)
+        return self._state.line + (there is not None and there != here)
 
     def _classifier(self, version: str | None = None) -> EmotionClassifier:
         """A published model, the last round's where none is named."""
-        if not self._state["curve"]:
+        if not self._state.curve:
             raise ValueError("no model yet: train() a round first")
-        version = version or self._state["curve"][-1]["version"]
+        version = version or self._state.curve[-1]["version"]
         if self._loaded is None or self._loaded[0] != version:
             self._loaded = (version, EmotionClassifier.load(self.models.path(version))[0])
         return self._loaded[1]
 
-    def _predicted_classes(self, classifier: EmotionClassifier) -> dict[str, int]:
+    def _stop_set(self, outcome: Outcome) -> dict[str, int]:
         """Classes that a model predicts on the stop set: up to 200 recordings of the pool, by id.
 
         Chosen by a hash of the id, so that a pool that grows keeps most of them.
         """
         seed = self._seed(0, "stop set")
-        chosen = sorted(self._pool, key=lambda u: _hash(f"{seed}|{u.id}"))[:STOP_SET]
+        chosen = sorted(self._pool, key=lambda u: number(f"{seed}|{u.id}"))[:STOP_SET]
         utterances = sorted(chosen, key=lambda u: u.id)
-        probs = score(classifier, self.store, utterances, device=self.device).probs
+        if outcome.kept == PROBE:
+            probs = self.probes.scores(utterances, self._probe()).probs
+        else:
+            probs = score(outcome.classifier, self.store, utterances, device=self.device).probs
         return {u.id: int(c) for u, c in zip(utterances, probs.argmax(axis=1), strict=True)}
 
     def _agreement(self, before: dict[str, int] | None, after: dict[str, int]) -> float | None:
@@ -452,80 +618,23 @@ class ActiveLearner:
         )
 
     def _validate(
-        self, classifier: EmotionClassifier, held_out: TrainingSet | None
+        self, classifier: EmotionClassifier, held: TrainingSet | None
     ) -> dict[str, float]:
-        if held_out is None or not len(held_out[0]):
+        if held is None or not len(held[0]):
             return {}
-        utterances, targets = held_out
+        utterances, targets = held
         probs = score(classifier, self.store, utterances, device=self.device).probs
         result = metrics.evaluate(targets.argmax(axis=1), probs)
-        result["loss"] = evaluate_loss(classifier, self.store, held_out, device=self.device)
+        result["loss"] = evaluate_loss(classifier, self.store, held, device=self.device)
         return result
 
-    def _adapted_backbone(self) -> Backbone:
-        if "tapt_seconds" in self._state:
-            return backbone.load(self._tapt_folder)
-        return backbone.load(self.config.backbone)
-
-    def _seed(self, number: int, purpose: str) -> int:
+    def _seed(self, count: int, purpose: str) -> int:
         """A seed of its own for every random thing, independent of what ran before."""
-        return _hash(f"{self.config.seed}|{number}|{purpose}") % 2**31
-
-    # --- state on disk ---------------------------------------------------------------------------
-
-    def _open_state(self, pool: Sequence[Utterance]) -> dict[str, Any]:
-        identity = {
-            "pool": "open" if self.open_pool else f"{_hash('|'.join(u.id for u in pool)):x}",
-            "labels": list(self.labels.names),
-            "config": json.loads(json.dumps(dataclasses.asdict(self.config))),
-        }
-        if len({u.id for u in pool}) != len(pool):
-            raise ValueError("two recordings of the pool have the same id")
-        path = self.folder / "state.json"
-        if not path.exists():
-            fresh: dict[str, Any] = {
-                "labels": {},
-                "curve": [],
-                "pending": None,
-                "select_seconds": 0.0,
-            }
-            return {"identity": identity, **fresh}
-        state = json.loads(path.read_text())
-        differing = _differences(state["identity"], identity)
-        if differing:
-            raise ValueError(
-                f"{path}: this folder holds another run: {'; '.join(differing)}. "
-                "Name another folder or go back to what it was"
-            )
-        return state
+        return number(f"{self.config.seed}|{count}|{purpose}") % 2**31
 
     def _save_state(self) -> None:
-        path = self.folder / "state.json"
-        beside = path.with_suffix(".new")
-        with beside.open("w") as file:
-            json.dump(self._state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        self._state.save(self.folder)
 
 
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """ "config.seed is 0 there and 1 here", for each value that differs."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [
-            difference
-            for key in {**there, **here}
-            for difference in _differences(
-                there.get(key), here.get(key), f"{name}.{key}".strip(".")
-            )
-        ]
-    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def _fraction(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return _hash(text) / 2**64
+def _plain(config: LearnerConfig) -> dict[str, object]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))

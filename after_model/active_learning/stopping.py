@@ -7,13 +7,17 @@ gain that the learning curve promises, from a fit of validation UA to the logari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from after_model.active_learning.hashing import number
+
 STABLE = 0.95  # Cohen's kappa of successive models, mean of the last two pairs
+STOP_SET = 200  # recordings on which successive models are compared
 WORTHWHILE = 0.01  # UA that the next round should promise
 
 
@@ -25,6 +29,24 @@ class StoppingAdvice:
     reason: str
     agreement: float | None = None
     expected_gain: float | None = None
+
+
+def stop_set(ids: Iterable[str], seed: int, size: int = STOP_SET) -> list[str]:
+    """Recordings on which successive models are compared, sorted.
+
+    Chosen by a hash of the id, so that a pool that grows keeps most of them.
+    """
+    return sorted(heapq.nsmallest(size, ids, key=lambda name: number(f"{seed}|{name}")))
+
+
+def agreement(
+    before: Mapping[str, int] | None, after: Mapping[str, int], num_classes: int
+) -> float | None:
+    """Cohen's kappa of two models' classes by id, on the recordings that both were shown."""
+    shared = [key for key in after if key in (before or {})]
+    if not before or not shared:
+        return None
+    return kappa([before[key] for key in shared], [after[key] for key in shared], num_classes)
 
 
 def kappa(first: Sequence[int], second: Sequence[int], num_classes: int) -> float:

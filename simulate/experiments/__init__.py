@@ -17,8 +17,6 @@ from after_model.tapt import TaptConfig
 from simulate.plan import Arm
 from simulate.published import PublishedTable
 
-PAPER_STRATEGY, PAPER_START = "entropy", "kmeans"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -95,25 +93,33 @@ def arm(
         shares=shares[1:],
         tapt=options.tapt if tapt else None,
     )
-    return Arm(arm_name(strategy, start, tapt=tapt), learner, shares)
+    return Arm(arm_name(options, strategy, start, tapt=tapt), learner, shares)
 
 
-def arm_name(strategy: str, start: str, *, tapt: bool) -> str:
-    """As the paper calls it: AFTER is TAPT, then entropy from a clustering start."""
-    if (strategy, start, tapt) == (PAPER_STRATEGY, PAPER_START, True):
+def arm_name(options: Options, strategy: str, start: str, *, tapt: bool) -> str:
+    """AFTER is what the preset does, as a whole; the other arms are called by what they do."""
+    learner = options.learner
+    as_preset = (learner.strategy, learner.start, options.tapt is not None)
+    if (strategy, start, tapt) == as_preset:
         return "AFTER"
-    name = f"{'TAPT + FT' if tapt else 'FT'}, {strategy}"
-    return name if start == PAPER_START else f"{name}, {start} start"
+    name = f"{model_name(options, tapt=tapt)}, {strategy}"
+    return name if start == learner.start else f"{name}, {start} start"
+
+
+def model_name(options: Options, *, tapt: bool) -> str:
+    """What learns: the paper's FT is fine-tuning."""
+    learner = {"never": "probe", "competes": "probe or FT", "always": "FT"}
+    return f"{'TAPT + ' if tapt else ''}{learner[options.learner.fine_tuning]}"
 
 
 def full_arms(options: Options, *, tapt: bool, no_tapt: bool) -> list[Arm]:
     """The runs on all labels, if wanted: what a share of the labels is measured against."""
-    wanted = [True] * (tapt and options.tapt is not None) + [False] * no_tapt
+    tapts = [True] * (tapt and options.tapt is not None) + [False] * no_tapt
     return [
         replace(
             arm(replace(options, shares=(1.0,)), (1.0,), "random", "random", tapt=with_tapt),
-            name=f"{'TAPT + FT' if with_tapt else 'FT'}, all labels",
+            name=f"{model_name(options, tapt=with_tapt)}, all labels",
         )
-        for with_tapt in wanted
+        for with_tapt in tapts
         if options.full
     ]

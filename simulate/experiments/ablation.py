@@ -1,13 +1,11 @@
 """Table 7: fine-tuning with and without TAPT, on random samples and on those entropy asks for.
 
-All four start from the same k-means samples.
+All four start from the same samples. With `--preset paper` these are the paper's cells.
 """
 
 from __future__ import annotations
 
 from simulate.experiments import (
-    PAPER_START,
-    PAPER_STRATEGY,
     Design,
     Experiment,
     Options,
@@ -21,8 +19,8 @@ SHARES = (0.01, 0.10, 0.20, 0.30, 0.40, 0.60, 0.80, 1.0)
 
 
 def design(options: Options) -> Design:
-    start = (options.starts or (PAPER_START,))[0]
-    strategies = options.strategies or (PAPER_STRATEGY,)
+    start = (options.starts or (options.learner.start,))[0]
+    strategies = options.strategies or (options.learner.strategy,)
     tapts = (True, False) if options.tapt is not None else (False,)
     cells = {
         (tapt, strategy): arm(options, SHARES, strategy, start, tapt=tapt)

@@ -1,14 +1,12 @@
 """The demonstration: does AFTER get more out of the same labels than its parts do?
 
-AFTER against random selection (with the same TAPT and the same start), and against the same active
-learning without TAPT.
+AFTER against random selection from the same start and, where it has TAPT, against the same active
+learning without.
 """
 
 from __future__ import annotations
 
 from simulate.experiments import (
-    PAPER_START,
-    PAPER_STRATEGY,
     Design,
     Experiment,
     Options,
@@ -22,8 +20,8 @@ SHARES = (0.05, 0.10, 0.20, 0.30, 0.40)
 
 
 def design(options: Options) -> Design:
-    start = (options.starts or (PAPER_START,))[0]
-    strategies = options.strategies or (PAPER_STRATEGY,)
+    start = (options.starts or (options.learner.start,))[0]
+    strategies = options.strategies or (options.learner.strategy,)
     tapt = options.tapt is not None
     cells = {
         strategy: arm(options, SHARES, strategy, start, tapt=tapt)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from simulate.experiments import PAPER_START, Design, Experiment, Options, Panel, arm, full_arms
+from simulate.experiments import Design, Experiment, Options, Panel, arm, full_arms
 
 SHARES = (0.01, 0.05, 0.10, 0.15, 0.20)
 STRATEGIES = ("entropy", "least-confidence", "margin", "alps", "batchbald", "random")
 
 
 def design(options: Options) -> Design:
-    starts = options.starts or (PAPER_START, "random")
+    starts = options.starts or (options.learner.start, "random")
     strategies = options.strategies or STRATEGIES
     tapt = options.tapt is not None
     cells = {

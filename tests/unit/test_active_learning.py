@@ -28,10 +28,12 @@ TRAINING = TrainingConfig(
     precision="fp32",
 )  # fmt: skip
 TAPT = TaptConfig(max_steps=2, batch_seconds=4.0, units=4, precision="fp32", collapse_steps=100)
-CONFIG = LearnerConfig(
-    start_share=1 / 3, budget_share=0.75, rounds=2, mc_samples=2, training=TRAINING, tapt=None
-)
+CONFIG = LearnerConfig.preset(
+    "paper", start_share=1 / 3, budget_share=0.75, rounds=2, mc_samples=2, training=TRAINING,
+    tapt=None, warm_start="tapt",
+)  # fmt: skip
 """Of the 12 recordings of the pool: 4 labels to start with, then 8 (k = floor(9 / 2)), then 9."""
+DEFAULT = LearnerConfig(start_share=1 / 3, budget_share=0.75, rounds=2, mc_samples=2)
 
 Make = Callable[..., ActiveLearner]
 
@@ -49,8 +51,10 @@ def run(learner: ActiveLearner) -> list[list[str]]:
     learner.adapt()
     asked = []
     while (wanted := learner.ask()) or learner.stale:
-        asked.append(wanted)
-        learner.tell(answers(wanted))
+        while wanted:
+            asked.append(wanted)
+            learner.tell(answers(wanted))
+            wanted = learner.ask()
         learner.train()
     return asked
 
@@ -128,7 +132,7 @@ def test_a_schedule_by_shares_ends_at_the_largest(pool, shares):
 
 
 def test_the_papers_schedule_for_iemocap():
-    assert LearnerConfig().schedule(4_446) == [44, 221, 398, 575, 752, 889]
+    assert LearnerConfig.preset("paper").schedule(4_446) == [44, 221, 398, 575, 752, 889]
 
 
 def test_a_share_of_a_hundred_is_its_percentage():
@@ -143,7 +147,7 @@ def test_the_start_has_two_recordings_per_class_where_1_percent_is_fewer():
 
 
 def test_the_papers_start_is_the_share_alone():
-    assert LearnerConfig(start_per_class=0).schedule(400, classes=7)[0] == 4
+    assert LearnerConfig.preset("paper").schedule(400, classes=7)[0] == 4
 
 
 def test_a_start_for_every_class_leaves_half_the_budget_to_the_strategy():
@@ -152,7 +156,7 @@ def test_a_start_for_every_class_leaves_half_the_budget_to_the_strategy():
 
 def test_the_learner_starts_with_recordings_for_every_class(make, monkeypatch):
     monkeypatch.setattr(initialization, "least", lambda *_: 1)  # clusters may ask for more
-    learner = make(changed(start_share=0.01))
+    learner = make(changed(start_share=0.01, start_per_class=2))
     assert len(learner.ask()) == 2 * len(LABELS)
 
 
@@ -297,13 +301,93 @@ def test_predictions_are_those_of_the_last_round(make, recordings):
         assert (learner._classifier().state_dict()[name] == value).all(), name
 
 
+# --- the default preset ---
+
+
+def test_within_a_round_every_step_follows_all_labels(make):
+    """A label for each class at a time: 4 to start with, 8 after two steps, then the last."""
+    learner = make(DEFAULT)
+    assert [len(ids) for ids in run(learner)] == [4, 2, 2, 1]
+    assert [r.labelled for r in learner.curve] == [4, 8, 9]
+    assert {r.kept for r in learner.curve} == {"probe"}
+
+
+def test_a_step_replaces_what_was_asked(make):
+    learner = make(DEFAULT)
+    learner.tell(answers(learner.ask()))
+    found = learner.step(5)
+    assert len(found.wanted) == 5
+    assert found.labelled == 4
+    assert found.probe is not None
+    assert learner.ask() == found.wanted
+    assert make(DEFAULT).ask() == found.wanted
+
+
+def test_a_probe_answers_before_the_first_round(make, recordings):
+    learner = make(DEFAULT)
+    with pytest.raises(ValueError, match="tell"):
+        learner.predict(recordings)
+    learner.tell(answers([u.id for u in recordings[:6]]))
+    probs = learner.predict(recordings[12:]).probs
+    assert probs.shape == (4, 2)
+    assert np.allclose(probs.sum(axis=1), 1)
+
+
+def test_a_published_probe_says_what_the_learner_says(make, recordings):
+    learner = make(DEFAULT)
+    run(learner)
+    here = learner.predict(recordings[12:]).probs
+    published = learner.predict(recordings[12:], learner.curve[0].version)
+    classifier, _ = EmotionClassifier.load(learner.models.path(learner.curve[-1].version))
+    from after_model.classifier.scoring import score
+
+    there = score(classifier, learner.store, recordings[12:]).probs
+    assert published.probs.shape == here.shape
+    assert np.abs(there - here).max() < 5e-3  # embeddings are kept in half precision
+
+
+def test_an_unreadable_recording_does_not_stop_a_prediction(make, recordings, broken):
+    learner = make(DEFAULT)
+    learner.tell(answers([u.id for u in recordings[:6]]))
+    scores = learner.predict([recordings[0], broken[0], recordings[1]])
+    assert scores.probs.shape == (3, 2)
+    assert [error.path for error in scores.skipped] == [broken[0].path]
+
+
+def test_the_probe_is_the_same_however_often_the_learner_is_opened(make, recordings):
+    learner = make(DEFAULT)
+    learner.tell(answers([u.id for u in recordings[:6]]))
+    expected = learner.predict(recordings).probs
+    assert (make(DEFAULT).predict(recordings).probs == expected).all()
+
+
+def test_fine_tuning_competes_with_the_probe(make):
+    learner = make(dataclasses.replace(DEFAULT, fine_tuning="competes", training=TRAINING))
+    run(learner)
+    assert all(r.kept in ("probe", "fine-tuned") and r.reason for r in learner.curve)
+
+
+def test_the_presets_differ_where_the_paper_says_so():
+    paper = LearnerConfig.preset("paper")
+    assert (paper.strategy, paper.start, paper.start_per_class) == ("entropy", "kmeans", 0)
+    assert (paper.fine_tuning, paper.head, paper.head_start) == ("always", "linear", "random")
+    assert (paper.states, paper.warm_start, paper.step_size) == ((-1,), "previous", "round")
+    assert paper.tapt == TaptConfig()
+    assert LearnerConfig.preset("default", seed=3) == LearnerConfig(seed=3)
+    with pytest.raises(ValueError, match="default, paper"):
+        LearnerConfig.preset("fast")
+
+
 # --- every strategy, every start ---
 
 
+@pytest.mark.parametrize("base", [CONFIG, DEFAULT], ids=["paper", "default"])
 @pytest.mark.parametrize("strategy", acquisition.names())
-def test_every_strategy_runs_a_round(make, strategy):
+def test_every_strategy_runs_a_round(make, base, strategy):
     needs_tapt = "surprisal" in acquisition.get(strategy).needs
-    config = changed(strategy=strategy, rounds=1, tapt=TAPT if needs_tapt else None)
+    config = dataclasses.replace(
+        base, strategy=strategy, rounds=1, tapt=TAPT if needs_tapt else None, step_size="round"
+    )
     asked = run(make(config))
     assert [len(ids) for ids in asked] == [4, 5]
     assert len({name for ids in asked for name in ids}) == 9
@@ -595,10 +679,12 @@ def test_a_learner_opened_again_after_every_call_asks_for_the_same(
     again().adapt()
     asked = []
     while (wanted := again().ask()) or again().stale:
-        asked.append(wanted)
-        assert again().ask() == wanted
-        for name in wanted:
-            again().tell(answers([name]))
+        while wanted:
+            asked.append(wanted)
+            assert again().ask() == wanted
+            for name in wanted:
+                again().tell(answers([name]))
+            wanted = again().ask()
         again().train()
     assert asked == expected
     assert [plain(r) for r in again().curve] == [plain(r) for r in golden.curve]
@@ -627,22 +713,75 @@ def test_a_round_that_was_published_but_not_recorded_is_recorded(make, validatio
 
 
 @pytest.mark.parametrize(
-    ("config", "named"),
+    "config",
     [
-        (changed(seed=1), "config.seed is 0 there and 1 here"),
-        (
-            changed(training=dataclasses.replace(TRAINING, epochs=3)),
-            "config.training.epochs is 2 there and 3 here",
-        ),
-        (changed(strategy="margin"), "config.strategy is 'entropy' there and 'margin' here"),
-        (changed(tapt=TAPT), "config.tapt is None there"),
+        changed(seed=1),
+        changed(training=dataclasses.replace(TRAINING, epochs=3)),
+        changed(strategy="margin"),
+        changed(warm_start="previous", head="statistics"),
+        changed(tapt=TAPT),
+        DEFAULT,
     ],
 )
-def test_another_configuration_on_the_same_folder_is_an_error_that_names_it(make, config, named):
+def test_a_changed_setting_takes_effect_with_the_next_round(make, config):
+    learner = make()
+    learner.tell(answers(learner.ask()))
+    learner.train()
+    learner = make(config, tapt_folder=None)
+    learner.adapt()
+    learner.tell(answers(learner.ask()))
+    record = learner.train()
+    assert (record.round, record.line) == (1, 1)
+    assert learner.predict(learner.given[:1]).probs.shape == (1, 2)
+
+
+def test_the_same_setting_goes_on_in_its_line(make):
+    learner = make()
+    run(learner)
+    assert {r.line for r in make().curve} == {0}
+
+
+def test_a_state_of_the_release_before_is_read(make):
+    """Its fields are others, and its configuration lacks those that came since."""
+    learner = make()
+    run(learner)
+    state = json.loads((learner.folder / "state.json").read_text())
+    old = {name: state[name] for name in ("labels", "pending", "select_seconds", "stale")}
+    old["curve"] = [
+        {k: v for k, v in r.items() if k not in ("kept", "reason", "line")} for r in state["curve"]
+    ]
+    config = {k: v for k, v in state["settings"].items() if k not in ("states", "fine_tuning")}
+    identity = {"pool": state["pool"], "labels": state["names"], "config": config}
+    (learner.folder / "state.json").write_text(json.dumps({"identity": identity, **old}))
+    again = make(changed(rounds=3, budget_share=1.0))
+    assert again.labelled == learner.labelled
+    assert [plain(r) for r in again.curve] == [plain(r) for r in learner.curve]
+    again.tell(answers(again.ask()))
+    assert again.train().round == 3
+
+
+def test_a_state_of_a_newer_release_is_refused_by_name(make):
     make().tell({"00": "hum"})
-    with pytest.raises(ValueError, match=r"state\.json") as error:
-        make(config)
-    assert named in str(error.value)
+    path = make().folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
+    with pytest.raises(ValueError, match="newer release"):
+        make()
+
+
+def test_a_published_model_of_other_labels_is_not_taken_over(make):
+    """Killed between publishing and recording; then somebody changed a label."""
+    learner = make()
+    learner.tell(answers(learner.ask()))
+    saved = (learner.folder / "state.json").read_text()
+    published = learner.train().version
+    (learner.folder / "state.json").write_text(saved)
+    again = make()
+    first = next(iter(again.labelled))
+    again.tell({first: "hiss" if label_of(first) == "hum" else "hum"})
+    record = again.train()
+    assert record.version != published
+    assert record.labelled == 4
+    assert again.models.current() == record.version
 
 
 def test_another_pool_on_the_same_folder_is_an_error(make, recordings):
@@ -663,7 +802,7 @@ def test_state_is_json_that_a_person_can_read(make):
     run(learner)
     state = json.loads((learner.folder / "state.json").read_text())
     assert state["labels"] == learner.labelled
-    assert state["identity"]["config"]["strategy"] == "entropy"
+    assert state["settings"]["strategy"] == "entropy"
     assert state["pending"] is None
 
 

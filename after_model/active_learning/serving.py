@@ -1,0 +1,265 @@
+"""The probe that serves: embeddings of a pool by one encoder, and what a probe on them says.
+
+    side = ServingProbe(store, pool, folder, config, num_classes)
+    probe = side.probe(labels)                    # refitted when labels changed
+    side.scores(utterances, probe)                # probabilities
+    side.describe(candidates, probe, ...)         # the pool as a strategy sees it
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from after_model.acquisition import Pool, Strategy
+from after_model.active_learning.config import LearnerConfig
+from after_model.audio import Utterance
+from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier import probe as probes
+from after_model.classifier.embedding import Embedder
+from after_model.classifier.probe import Probe, ProbeConfig
+from after_model.classifier.scoring import Scores
+from after_model.classifier.speakers import SpeakerMeans
+from after_model.classifier.standardising import Standardiser
+from after_model.features import Embeddings, FeatureStore, PoolEmbeddings, embed
+from after_model.progress import Progress, silent
+
+BLOCK = 8_192  # recordings whose embeddings are in memory at a time
+
+Labels = Mapping[str, Sequence[float]]
+"""Targets [C] by id."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows [N, D] that are read when they are indexed: what a strategy clusters."""
+
+    rows: np.ndarray
+    width: int
+    read: Callable[[np.ndarray], np.ndarray]
+    dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.width
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        return self.read(self.rows[chosen])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(self.rows), dtype)
+
+
+class ServingProbe:
+    """The embeddings of a pool by one encoder, and the probe of the labels given so far.
+
+    Statistics (standardisation, speakers' means) are of all the pool's recordings, labelled or not.
+    The probe is a function of pool, labels and configuration alone: whoever opens a learner again
+    gets the same one.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        pool: Sequence[Utterance],
+        folder: Path,
+        config: LearnerConfig,
+        num_classes: int,
+        *,
+        max_bytes: int | None = None,
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.num_classes = num_classes
+        self.device = device
+        self.progress = progress
+        self._embedder = Embedder(store.backbone, config.head, config.states)
+        self._disk = Embeddings(
+            folder, self._embedder.name, self._embedder.width, max_bytes=max_bytes
+        )
+        self._settings = ProbeConfig(states=len(self._embedder.states), seed=config.seed)
+        self._row = {u.id: i for i, u in enumerate(pool)}
+        self._speakers = [u.speaker for u in pool]
+        self.embeddings = self._embedded(pool)
+        self._statistics, self._means = self._of_the_pool()
+        self._fitted: tuple[Labels, Probe] | None = None
+        self._said: tuple[Probe, np.ndarray] | None = None  # probabilities of the whole pool
+
+    def probe(self, labels: Labels) -> Probe:
+        """The probe of these labels; the last one where they are the same."""
+        if self._fitted is None or self._fitted[0] != labels:
+            rows = self._rows(labels)
+            speakers = [self._speakers[i] for i in rows]
+            fitted = probes.fit(
+                self.embeddings.take(rows),
+                np.array(list(labels.values()), np.float64).reshape(-1, self.num_classes),
+                statistics=self._statistics,
+                speakers=speakers if any(self._speakers) else None,
+                means=self._means,
+                config=self._settings,
+            )
+            self._fitted = dict(labels), fitted
+        return self._fitted[1]
+
+    def scores(self, utterances: Sequence[Utterance], probe: Probe) -> Scores:
+        """Probabilities and embeddings of any recordings, by the probe.
+
+        Those outside the pool are embedded first, once. Where speakers' means are used those of
+        speakers outside the pool come from these recordings, which is transductive.
+        """
+        strangers = [i for i, u in enumerate(utterances) if u.id not in self._row]
+        found = self._embedded(utterances) if strangers else self._part(utterances)
+        speakers = [u.speaker for u in utterances]
+        if strangers and probe.means is not None:
+            probe = _acquainted(probe, found, strangers, speakers)
+        probs = np.zeros((len(utterances), self.num_classes), np.float32)
+        points = np.zeros((len(utterances), self._embedder.width), np.float32)
+        for rows, block in found.blocks(BLOCK):
+            probs[rows], points[rows] = probe.probs(block, speakers[rows]), block
+        probs[~found.readable] = 1 / self.num_classes
+        return Scores(probs, points, unreadable=dict(found.unreadable))
+
+    def points(self, utterances: Sequence[Utterance], probe: Probe | None = None) -> Points:
+        """What clusters of the pool's recordings are found in: what the probe's regression sees."""
+        width = self._embedder.width // self._settings.states
+        return Points(
+            self._rows([u.id for u in utterances]), width, lambda rows: self._seen(rows, probe)
+        )
+
+    def describe(
+        self,
+        candidates: Sequence[Utterance],
+        probe: Probe,
+        labels: Labels,
+        strategy: Strategy,
+        *,
+        samples: int = 0,
+        seed: int = 0,
+        **features: np.ndarray | None,
+    ) -> Pool:
+        """The candidates as a strategy sees them, with what it reads and no more.
+
+        samples: of the probe under dropout of its inputs, where it reads those. features: fields
+        of Pool that are not the probe's.
+        """
+        rows = self._rows([u.id for u in candidates])
+        read = strategy.needs | strategy.uses
+        points = self.points(candidates, probe)
+        taught = Points(
+            self._rows(labels), points.width, lambda rows: self._seen(rows, probe)
+        )
+        mc_probs = None
+        if "mc_probs" in read and samples:
+            speakers = [self._speakers[i] for i in rows]
+            mc_probs = probe.mc_probs(
+                self.embeddings.take(rows), samples, np.random.default_rng(seed), speakers=speakers
+            )
+        return Pool(
+            size=len(rows),
+            probs=self._whole(probe)[rows] if "probs" in read else None,
+            embeddings=points if "embeddings" in read else None,  # type: ignore[arg-type]
+            mc_probs=mc_probs,
+            labelled_embeddings=taught if "labelled_embeddings" in read else None,  # type: ignore[arg-type]
+            labelled_targets=np.array(list(labels.values())) if "labelled_targets" in read else None,
+            **features,
+        )
+
+    def classifier(self, probe: Probe) -> EmotionClassifier:
+        """The probe as the head of a classifier on the frozen backbone, without speakers' means."""
+        states = self._settings.states
+        statistics = probe.standardiser
+        result = new_classifier(
+            self.store.backbone, self.num_classes, self.config.head, states=self.config.states
+        )
+        scaled = (probe.weight * statistics.deviation).reshape(self.num_classes, states, -1)
+        bias = probe.bias + probe.weight @ statistics.mean
+        result.standardise(
+            torch.from_numpy(statistics.mean.reshape(states, -1)),
+            torch.from_numpy(statistics.deviation.reshape(states, -1)),
+        )
+        with torch.no_grad():
+            result.head.linear.weight.copy_(torch.from_numpy(scaled.sum(axis=1)))
+            result.head.linear.bias.copy_(torch.from_numpy(bias))
+        return result.eval()
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _rows(self, ids: Labels | Sequence[str]) -> np.ndarray:
+        return np.array([self._row[name] for name in ids], dtype=np.int64)
+
+    def _seen(self, rows: np.ndarray, probe: Probe | None) -> np.ndarray:
+        """float32 [n, D] of the pool's recordings as the probe's regression sees them."""
+        values = self.embeddings.take(rows).astype(np.float64)
+        if probe is not None and probe.means is not None:
+            known = probe.means.rows([self._speakers[i] for i in rows])
+            values -= probe.means.offsets()[known]
+        values = (values - self._statistics.mean) / self._statistics.deviation
+        return values.reshape(len(rows), self._settings.states, -1).mean(axis=1).astype(np.float32)
+
+    def _whole(self, probe: Probe) -> np.ndarray:
+        """Probabilities of the whole pool [N, C]: read through once a probe."""
+        if self._said is None or self._said[0] is not probe:
+            probs = np.zeros((len(self.embeddings), self.num_classes))
+            for rows, block in self.embeddings.blocks(BLOCK):
+                probs[rows] = probe.probs(block, self._speakers[rows])
+            self._said = probe, probs
+        return self._said[1]
+
+    def _embedded(self, utterances: Sequence[Utterance]) -> PoolEmbeddings:
+        def compute(missing: Sequence[Utterance]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return self._embedder.compute(self.store, missing, self.device)
+
+        keys = self.store.keys(utterances)
+        return embed(utterances, keys, self._disk, compute, progress=self.progress)
+
+    def _part(self, utterances: Sequence[Utterance]) -> PoolEmbeddings:
+        """The pool's embeddings of some of its recordings."""
+        rows = self._rows([u.id for u in utterances])
+        lost = self.embeddings.unreadable
+        return replace(
+            self.embeddings,
+            rows=self.embeddings.rows[rows],
+            utterances=utterances,
+            unreadable={i: lost[r] for i, r in enumerate(rows.tolist()) if r in lost},
+        )
+
+    def _of_the_pool(self) -> tuple[Standardiser, SpeakerMeans | None]:
+        """Of all recordings that can be read, in one pass."""
+        wanted = self.config.speakers == "auto" and any(self._speakers)
+        means = SpeakerMeans(self._embedder.width) if wanted else None
+        scaler = StandardScaler()
+        readable = self.embeddings.readable
+        for rows, block in self.embeddings.blocks(BLOCK):
+            kept = np.flatnonzero(readable[rows])
+            if len(kept):
+                scaler.partial_fit(block[kept].astype(np.float64))
+                if means is not None:
+                    means.add(block[kept], [self._speakers[rows.start + i] for i in kept])
+        if not readable.any():  # no recording: nothing will be asked of it
+            width = self._embedder.width
+            return Standardiser(np.zeros(width), np.ones(width)), means
+        return Standardiser(scaler.mean_, scaler.scale_), means
+
+
+def _acquainted(
+    probe: Probe, found: PoolEmbeddings, strangers: Sequence[int], speakers: Sequence[str]
+) -> Probe:
+    """The probe with what these recordings add to speakers' means."""
+    means = copy.deepcopy(probe.means)
+    assert means is not None
+    new = [i for i in strangers if i not in found.unreadable]
+    for start in range(0, len(new), BLOCK):
+        part = new[start : start + BLOCK]
+        means.add(found.take(np.array(part)), [speakers[i] for i in part])
+    return replace(probe, means=means)
