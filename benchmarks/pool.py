@@ -12,7 +12,6 @@ import torch
 from after_model import audio
 from after_model.audio import Utterance
 from after_model.backbone import Backbone
-from after_model.backbone.kernels import ragged
 from after_model.features.batching import padding_factor
 from benchmarks.settings import TooLittleAudio
 
@@ -69,7 +68,7 @@ def padding(
 
     step: what the frames of a batch are filled up to a multiple of, where it is ragged.
     """
-    if not ragged.suits(backbone.model, device):
+    if not backbone.unpadded(device):
         return padding_factor(frames, batches)
     needed = np.array([frames[batch].sum() for batch in batches])
     return float((-(-needed // step) * step).sum() / needed.sum())

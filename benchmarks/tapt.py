@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,7 +93,7 @@ class OurTapt:
             self._store,
             self._config(),
             None,
-            frame_seconds=math.prod(self._backbone.config.conv_stride) / audio.SAMPLE_RATE,
+            frame_seconds=self._backbone.frame_seconds,
             rank=0,
             world=1,
         )

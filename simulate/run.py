@@ -115,7 +115,7 @@ def resolved(options: Options) -> Options:
     model = backbone.load(options.learner.backbone)
     if options.tapt is None:
         return options
-    layers, size = model.config.num_hidden_layers, sum(p.numel() for p in model.parameters())
+    layers, size = model.num_layers, sum(p.numel() for p in model.parameters())
     return replace(options, tapt=options.tapt.resolved(model.family, layers, size))
 
 

@@ -8,6 +8,7 @@ from after_model.classifier.model import (
     PublishedHead,
     StatisticsHead,
     new_classifier,
+    pool,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "PublishedHead",
     "StatisticsHead",
     "new_classifier",
+    "pool",
 ]

@@ -1,13 +1,14 @@
-"""The emotion classifier: transformer, pooling over the valid frames, a head (sections 3.5, eq. 9).
+"""The emotion classifier: hidden states, pooling over valid frames, a head (section 3.5, eq. 9).
 
-It starts from a backbone and keeps the CNN outside: its input is the cached CNN features, so what
-trains is the feature projection, the transformer and the head.
+It starts from a backbone and keeps the stem outside: its input is the cached stem features, so what
+trains is the transformer as far as the highest state that is pooled, and the head.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,18 +29,22 @@ class LinearHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(self.pools * hidden_size, num_classes)
 
-    def forward(self, context: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """context [B, T, H] -> (logits [B, C], representation [B, pools * H])."""
-        pooled = _mean_over_frames(context, frames)
-        return self.linear(pooled), pooled
+    @staticmethod
+    def pool(context: Tensor, frames: Tensor) -> Tensor:
+        """context [B, T, H] with frames [B] valid -> [B, pools * H]."""
+        return _mean_over_frames(context, frames)
+
+    def forward(self, representation: Tensor) -> Tensor:
+        """[B, pools * H] -> logits [B, C]."""
+        return self.linear(representation)
 
 
 class PublishedHead(LinearHead):
     """The head of the authors' code: ReLU, mean without the last frame, ReLU, linear."""
 
-    def forward(self, context: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = _mean_over_frames(context.relu(), (frames - 1).clamp(min=1)).relu()
-        return self.linear(pooled), pooled
+    @staticmethod
+    def pool(context: Tensor, frames: Tensor) -> Tensor:
+        return _mean_over_frames(context.relu(), (frames - 1).clamp(min=1)).relu()
 
 
 class StatisticsHead(LinearHead):
@@ -52,30 +57,75 @@ class StatisticsHead(LinearHead):
 
     pools = 2
 
-    def forward(self, context: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def pool(context: Tensor, frames: Tensor) -> Tensor:
         mean = _mean_over_frames(context, frames)
         variance = _mean_over_frames((context - mean[:, None]) ** 2, frames)
         # The slope of a square root is infinite at 0, where a single frame is.
-        pooled = torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
-        return self.linear(pooled), pooled
+        return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
 
 
 HEADS = {"linear": LinearHead, "published": PublishedHead, "statistics": StatisticsHead}
 DEFAULT_HEAD = "statistics"
 
 
-class EmotionClassifier(nn.Module):
-    """A copy of a backbone's transformer with a classification head."""
+def pool(context: Tensor, frames: Tensor, head: str = DEFAULT_HEAD) -> Tensor:
+    """What a head sees of a hidden state [B, T, H]: [B, R], float32 under autocast too."""
+    if head not in HEADS:
+        raise ValueError(f"head {head!r}: use one of {', '.join(HEADS)}")
+    with torch.autocast(context.device.type, enabled=False):
+        return HEADS[head].pool(context.float(), frames)
 
-    def __init__(self, backbone: Backbone, num_classes: int, head: str = DEFAULT_HEAD) -> None:
+
+class EmotionClassifier(nn.Module):
+    """A copy of a backbone's transformer with a classification head.
+
+    The head sees one vector an utterance: what the chosen hidden states are pooled into, each
+    standardised, and their mean (weighted: a mean with learned weights, softmax over the states).
+    states: numbers, "last" (the paper's), "all", or None for the backbone's own choice. The
+    standardisation changes nothing until standardise() sets it.
+    """
+
+    state_mean: Tensor  # [S, R]
+    state_std: Tensor  # [S, R]
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        head: str = DEFAULT_HEAD,
+        states: Sequence[int] | str | None = None,
+        weighted: bool = False,
+    ) -> None:
         super().__init__()
         if head not in HEADS:
             raise ValueError(f"head {head!r}: use one of {', '.join(HEADS)}")
+        self.states = backbone.resolve_states(states)
         self.backbone = copy.deepcopy(backbone)
-        self.backbone.model.feature_extractor.requires_grad_(False)
+        self.backbone.freeze_stem()
         self.head_name = head
         self.num_classes = num_classes
         self.head = HEADS[head](backbone.hidden_size, num_classes)
+        size = (len(self.states), self.representation_size)
+        self.register_buffer("state_mean", torch.zeros(size))
+        self.register_buffer("state_std", torch.ones(size))
+        self.state_weights = nn.Parameter(torch.zeros(len(self.states))) if weighted else None
+
+    @property
+    def representation_size(self) -> int:
+        """R: H, or 2 H where the head pools means and deviations."""
+        return self.head.linear.in_features
+
+    def pooled_states(
+        self,
+        features: Tensor,
+        frames: Tensor,
+        time_mask: Tensor | None = None,
+        feature_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Each chosen state pooled, not standardised: [B, S, R] of stem features [B, T, D]."""
+        found = self.backbone.states(features, frames, self.states, time_mask, feature_mask)
+        return torch.stack([pool(state, frames, self.head_name) for state in found], dim=1)
 
     def forward(
         self,
@@ -84,38 +134,76 @@ class EmotionClassifier(nn.Module):
         time_mask: Tensor | None = None,
         feature_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """CNN features [B, T, D], frames [B] -> (logits [B, C], representation [B, R]), float32.
+        """Stem features [B, T, D], frames [B] -> (logits [B, C], representation [B, R]), float32.
 
-        R is H, or 2 H where the head pools means and deviations.
+        Under autocast the head stays in float32: in bf16 probabilities would be off by 0.017.
         """
-        context = self.backbone(features, frames, time_mask, feature_mask)
-        logits, pooled = self.head(context.float(), frames)
-        return logits.float(), pooled
+        pooled = self.pooled_states(features, frames, time_mask, feature_mask)
+        with torch.autocast(pooled.device.type, enabled=False):
+            standardised = (pooled - self.state_mean) / self.state_std
+            if self.state_weights is None:
+                representation = standardised.mean(dim=1)
+            else:
+                weights = self.state_weights.softmax(0)
+                representation = (weights[:, None] * standardised).sum(dim=1)
+            return self.head(representation), representation
+
+    @torch.no_grad()
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """What each state's pooled vector is centred and divided by: [S, R] each, std above 0."""
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(std)
 
     def save(self, folder: Path, labels: LabelSpace) -> None:
-        """Write everything that predicting needs: backbone, head, label names."""
+        """Write everything that predicting needs: backbone, head, states, label names."""
         self.backbone.save(folder)
-        save_file(self.head.state_dict(), folder / "head.safetensors")
-        description = {"head": self.head_name, "labels": list(labels.names)}
+        state = self.head.state_dict()
+        state |= {"state_mean": self.state_mean, "state_std": self.state_std}
+        if self.state_weights is not None:
+            state["state_weights"] = self.state_weights.detach()
+        save_file(state, folder / "head.safetensors")
+        description = {
+            "head": self.head_name,
+            "states": list(self.states),
+            "weighted": self.state_weights is not None,
+            "labels": list(labels.names),
+        }
         (folder / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> tuple[EmotionClassifier, LabelSpace]:
-        """Read what save() wrote; evaluation mode, CPU."""
+        """Read what save() wrote, earlier releases' too (the last state); evaluation mode, CPU."""
         description = json.loads((folder / "classifier.json").read_text())
         labels = LabelSpace(tuple(description["labels"]))
-        model = cls(backbones.load(folder), len(labels), description["head"])
-        model.head.load_state_dict(load_file(folder / "head.safetensors"))
+        model = cls(
+            backbones.load(folder),
+            len(labels),
+            description["head"],
+            description.get("states", "last"),
+            description.get("weighted", False),
+        )
+        state = load_file(folder / "head.safetensors")
+        pooling = {name: state.pop(name) for name in list(state) if name.startswith("state_")}
+        model.head.load_state_dict(state)
+        if pooling:
+            model.standardise(pooling["state_mean"], pooling["state_std"])
+        if model.state_weights is not None:
+            model.state_weights.data.copy_(pooling["state_weights"])
         return model.eval(), labels
 
 
 def new_classifier(
-    backbone: Backbone, num_classes: int, head: str = DEFAULT_HEAD, seed: int = 0
+    backbone: Backbone,
+    num_classes: int,
+    head: str = DEFAULT_HEAD,
+    seed: int = 0,
+    states: Sequence[int] | str | None = None,
+    weighted: bool = False,
 ) -> EmotionClassifier:
     """A classifier whose head is initialised from the seed; the global random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return EmotionClassifier(backbone, num_classes, head)
+        return EmotionClassifier(backbone, num_classes, head, states, weighted)
 
 
 def _mean_over_frames(context: Tensor, frames: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from after_model.audio import Utterance
-from after_model.backbone.kernels import ragged
 from after_model.classifier import EmotionClassifier
 from after_model.device import autocast, resolve_device, side_by_side
 from after_model.features import FeatureStore
@@ -58,7 +57,7 @@ def score(
     precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     count, classes = len(utterances), classifier.num_classes
     probs = np.zeros((count, classes), np.float32)
-    embeddings = np.zeros((count, classifier.head.linear.in_features), np.float32)
+    embeddings = np.zeros((count, classifier.representation_size), np.float32)
     mc_probs = np.zeros((mc_samples, count, classes), np.float32) if mc_samples else None
     done, passes = 0, 1 + mc_samples
     for number in range(passes):
@@ -109,7 +108,7 @@ def outputs(
             yield compute(batch, inputs)
         return
     fixed = precision == "fp32"  # elsewhere products are cast
-    with ragged.fixed_weights(classifier.backbone.model) if fixed else contextlib.nullcontext():
+    with classifier.backbone.fixed_transformer() if fixed else contextlib.nullcontext():
         yield from side_by_side(lambda batch: compute(batch, read(batch)), batches)
 
 

@@ -30,7 +30,6 @@ import torch
 from after_model import audio
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
-from after_model.backbone.kernels import narrow_cnn
 from after_model.device import side_by_side
 from after_model.progress import Progress, silent
 
@@ -138,7 +137,7 @@ class FeatureStore:
                 return error
             return None
 
-        with narrow_cnn.fixed_weights(self.backbone.model.feature_extractor.conv_layers):
+        with self.backbone.fixed_stem():
             yield from side_by_side(encode, missing, self.workers)
 
     def _encode_on_device(self, missing: list[Utterance]) -> Iterator[AudioError | None]:

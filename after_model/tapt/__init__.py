@@ -78,7 +78,7 @@ def adapt(
     TaptCollapse when training degenerates (the folder can then be used again).
     """
     size = sum(p.numel() for p in backbone.parameters())
-    layers = backbone.config.num_hidden_layers
+    layers = backbone.num_layers
     config = (config or TaptConfig()).resolved(backbone.family, layers, size)
     files = Folder(Path(folder))
     identity = _identity(backbone, utterances, held_out, config)

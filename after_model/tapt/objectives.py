@@ -89,13 +89,13 @@ class Quantizer(nn.Module):
 class CodebookHeads(nn.Module):
     """Quantizer and projections of the contrastive objectives; "paper" adds a token head."""
 
-    def __init__(self, config: Any, hidden_size: int, *, tokens: bool) -> None:
+    def __init__(self, config: Any, dim: int, hidden_size: int, *, tokens: bool) -> None:
         super().__init__()
         groups = getattr(config, "num_codevector_groups", 2)
         codes = getattr(config, "num_codevectors_per_group", 320)
         width = getattr(config, "codevector_dim", 256)
         shared = getattr(config, "proj_codevector_dim", 256)
-        self.quantizer = Quantizer(config.conv_dim[-1], groups, codes, width)
+        self.quantizer = Quantizer(dim, groups, codes, width)
         self.project_hid = nn.Linear(hidden_size, shared)
         self.project_q = nn.Linear(width, shared)
         self.token_head = nn.Linear(hidden_size, groups * codes) if tokens else None
@@ -155,7 +155,10 @@ class TaptModel(nn.Module):
                 self.heads = UnitHeads(backbone.hidden_size, units)
             else:
                 self.heads = CodebookHeads(
-                    backbone.config, backbone.hidden_size, tokens=objective == "paper"
+                    backbone.config,
+                    backbone.cnn_dim,
+                    backbone.hidden_size,
+                    tokens=objective == "paper",
                 )
         own = self.heads.state_dict()
         stored = stored_heads(backbone.name) if reuse_heads else {}
@@ -195,8 +198,8 @@ class TaptModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of one batch: "loss" to minimise and its parts, scalars, nats.
 
-        features [B, T, D] from the CNN, or prepared waves [B, S] with frames holding their lengths
-        in samples, to train the CNN too; mask [B, T] bool; temperature of the Gumbel noise (None:
+        features [B, T, D] from the stem, or prepared waves [B, S] with frames holding their lengths
+        in samples, to train the stem too; mask [B, T] bool; temperature of the Gumbel noise (None:
         likeliest code); distractors [B, M, K] for "wav2vec2"; units [B, T] for "hubert".
         """
         if features.ndim == 2:
@@ -248,9 +251,8 @@ class TaptModel(nn.Module):
         return {"loss": loss + self.diversity_weight * parts["diversity"], **parts}
 
     def normalised(self, features: Tensor) -> Tensor:
-        """What is quantized: CNN features after the feature projection's norm, where it has one."""
-        norm = getattr(self.backbone.model.feature_projection, "layer_norm", None)
-        return features if norm is None else norm(features)
+        """What is quantized: stem features on the scale that the backbone names for it."""
+        return self.backbone.normalised(features)
 
     def targets(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Projected likeliest codewords [B, T, P] and their codes [B, T, G], without noise."""

@@ -83,8 +83,8 @@ def compute_units(
 ) -> Units:
     """Cluster a random part of the utterances' frames and give every frame its nearest centre.
 
-    layer: 1 is the first transformer layer. held_out utterances get units but have no say in the
-    centres. Fewer frames than `count` give fewer units.
+    layer: the number of the hidden state, 1 comes out of the first layer. held_out utterances get
+    units but have no say in the centres. Fewer frames than `count` give fewer units.
     """
     sample = _sample(store, utterances, FIT_FRAMES, rng)
     data = np.concatenate([hidden for _, hidden in _hidden(backbone, store, sample, layer)])
@@ -148,6 +148,6 @@ def _hidden(
     backbone.eval()
     with torch.inference_mode():
         for batch, (features, frames) in loaded:
-            hidden = backbone(features.to(device), frames.to(device), layer=layer)
+            (hidden,) = backbone.states(features.to(device), frames.to(device), [layer])
             for row, index in enumerate(batch):
                 yield utterances[index], hidden[row, : int(frames[row])].cpu().numpy()

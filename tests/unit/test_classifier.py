@@ -109,18 +109,6 @@ def test_the_classifier_trains_a_copy_of_the_backbone(tiny):
     assert all(p.requires_grad for p in tiny.parameters())
 
 
-def test_the_copy_masks_its_own_convolutions(tiny, batch):
-    """A hook that still belonged to the original would see no mask."""
-    hooks = [
-        hook
-        for module in new_classifier(tiny, 3).backbone.model.encoder.pos_conv_embed.modules()
-        for hook in module._forward_pre_hooks.values()
-        if hook.__name__ == "_mask_convolution_input"
-    ]
-    assert hooks
-    assert all(hook.__self__ is not tiny for hook in hooks)
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("head", ["linear", "published", "statistics"])
 def test_what_is_saved_loads_with_the_same_probabilities(tiny, batch, tmp_path, head):

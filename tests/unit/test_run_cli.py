@@ -50,7 +50,7 @@ def command(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_arguments_mean_the_demonstration() -> None:
     request = parse([])
     assert (request.corpus, request.experiment, request.root) == ("demo", "demo", None)
-    assert request.options.learner.backbone == "after-tiny"
+    assert request.options.learner.backbone == "whisper-base"
 
 
 def test_the_demonstration_is_short_unless_asked_otherwise() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from after_model import backbone
 from after_model.backbone import Backbone
+from after_model.backbone.wav2vec2 import Wav2Vec2Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.classifier.finetuning import TrainingConfig, TrainingReport, evaluate_loss, fit
 from after_model.classifier.scoring import score
@@ -145,7 +146,7 @@ def test_the_best_statistics_are_kept_too(store, train, contradiction, tmp_path)
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Backbone(transformers.HubertModel(config), name="", normalize=True).eval()
+        model = Wav2Vec2Backbone(transformers.HubertModel(config), name="", normalize=True).eval()
     own_store = FeatureStore(tmp_path, model)
     classifier = new_classifier(model, 2)
     report = fit(classifier, own_store, train, contradiction, changed(epochs=4))

@@ -8,12 +8,12 @@ no preparation, are 1.9 times faster on EmoDB. For wav2vec2-base (512 channels) 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from after_model.backbone import kernels
 from after_model.backbone.kernels import onednn
 
 WIDEST = 256  # channels
@@ -23,23 +23,20 @@ STEP = 8  # what the last ones are a multiple of
 
 def suits(waves: Tensor, channels: int) -> bool:
     """Whether to use this instead of convolutions."""
-    return waves.device.type == "cpu" and not torch.is_grad_enabled() and channels <= WIDEST
+    idle = waves.device.type == "cpu" and not torch.is_grad_enabled()
+    return idle and channels <= WIDEST and kernels.available()
 
 
-@contextlib.contextmanager
-def fixed_weights(layers: Any) -> Iterator[None]:
+def fixed_weights(layers: Any) -> contextlib.AbstractContextManager[None]:
     """Within it the CNN's weights don't change: they are laid out once for all recordings."""
-    layers.laid_out = _lay_out(layers) if layers[-1].conv.out_channels <= WIDEST else {}
-    try:
-        yield
-    finally:
-        del layers.laid_out
+    return onednn.keep(_lay_out(layers) if layers[-1].conv.out_channels <= WIDEST else {})
 
 
 @torch.no_grad()
 def encode(layers: Any, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Backbone.encode_cnn: waves [B, S], lengths [B] -> (features [B, T, D], frames [B])."""
-    laid_out = getattr(layers, "laid_out", None) or _lay_out(layers)
+    kept = {layer: weight for layer in layers if (weight := onednn.kept(layer)) is not None}
+    laid_out = kept or _lay_out(layers)
     rows = [
         _encode_one(layers, wave[:length], laid_out)
         for wave, length in zip(waves, lengths.tolist(), strict=True)

@@ -10,10 +10,12 @@ without oneDNN, its own products are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
@@ -21,12 +23,35 @@ ROWS = 1024  # of a product, for which weights are laid out; others are right, t
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
+_kept: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def keep(laid_out: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Within it kept() gives these weights, each for the module whose own it replaces."""
+    _kept.update(laid_out)
+    try:
+        yield
+    finally:
+        for module in laid_out:
+            _kept.pop(module, None)
+
+
+def kept(module: nn.Module) -> Tensor | None:
+    """A module's weight as keep() has it; None while gradients are wanted: it may be another."""
+    return None if torch.is_grad_enabled() else _kept.get(module)
+
 
 def lay_out(weight: Tensor) -> Tensor:
     """A copy of a weight [O, I] for linear()."""
     if not AVAILABLE:
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+
+
+def lay_out_all(root: nn.Module) -> dict[nn.Module, Tensor]:
+    """The weights of all linear layers below a module, for keep()."""
+    return {m: lay_out(m.weight) for m in root.modules() if isinstance(m, nn.Linear)}
 
 
 def linear(
@@ -43,3 +68,14 @@ def linear(
         return torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "gelu", [], "none")
     result = torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "none", [], "")
     return result if then is None else then(result)
+
+
+def apply(
+    layer: nn.Linear, hidden: Tensor, then: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """layer(hidden) and then(), by the weight that is kept for it if one is."""
+    laid_out = kept(layer)
+    if laid_out is None:
+        hidden = layer(hidden)
+        return hidden if then is None else then(hidden)
+    return linear(hidden, laid_out, layer.bias, then)
