@@ -89,6 +89,29 @@ def prepare(embeddings: np.ndarray, rows: np.ndarray | None = None) -> np.ndarra
     return points
 
 
+def prepare_both(
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    labelled: np.ndarray | None,
+    rng: np.random.Generator,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`rows` of embeddings [N, D] and at most `limit` random ones of labelled [L, D], prepared
+    together, so that their distances compare. Nothing labelled: none, [0, D]."""
+    points = prepare(embeddings, rows)
+    if labelled is None or len(labelled) == 0:
+        return points, points[:0]
+    some = np.arange(len(labelled))
+    if len(some) > limit:
+        some = np.sort(rng.choice(len(some), limit, replace=False))
+    try:
+        prepare(labelled, some)
+    except ValueError as error:
+        raise ValueError(f"labelled_{error}") from None
+    both = prepare(np.concatenate([embeddings[rows], labelled[some]]))
+    return both[: len(rows)], both[len(rows) :]
+
+
 def fit(
     points: np.ndarray,
     clusters: int,
