@@ -3,26 +3,46 @@
 Distances are Euclidean on the embeddings as they come (Li et al. 2024, section 3.4): features
 are not standardised. `prepare` only moves and scales all features together, which changes no
 comparison of two distances and keeps very large or very small embeddings out of overflow.
+
+K-means takes time in proportion to points * groups * features. Callers bound the points
+(`acquisition.base.draw`), `fit` the groups (MAX_GROUPS) and the features: with more than
+DIMENSIONS of them, groups are found in the points' principal DIMENSIONS (Cohen et al. 2015: the
+cost of every grouping is kept up to what the components left out hold) and settled by Lloyd steps
+in all features.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+
+from after_model.neighbours import ONE_THREAD, squared_distances
 
 MAX_CLUSTERS = 10
 """Where the elbow is looked for: 1 to this many clusters (the published script tries 1 to 8)."""
 
+MAX_GROUPS = 500
+"""Most groups that k-means is asked for; a batch larger than that takes several of each."""
+
 ELBOW_SAMPLE = 5_000
 """Points used for the inertia curve; its shape needs no more, and the final fit uses all."""
 
+DIMENSIONS = 64
+"""Principal components in which groups are found where there are more features."""
+
 _RESTARTS = 5
 _FEW = 32  # up to here k-means is restarted; beyond, one k-means++ start is as good and enough
+_SETTLE = 5  # Lloyd steps in all features after the fit in few; 2 or 3 change anything
+_LEARN = 2_000  # points from which the principal components are taken
+_BLOCK = 2**22  # numbers in the largest intermediate array
+
+
+_SHORT = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -37,25 +57,59 @@ class Clusters:
         return len(self.centres)
 
 
-def prepare(embeddings: np.ndarray) -> np.ndarray:
-    """Centred float64 copy of [N, D] with entries in [-1, 1]; one factor for all features.
+def prepare(embeddings: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Centred copy of [N, D], or of its `rows`, with entries in [-1, 1]; one factor for all.
 
-    Raises ValueError for another number of dimensions and, naming the row, for a value that is
-    not finite.
+    float64 for float64, float32 for what is shorter. Raises ValueError for another number of
+    dimensions and, naming the row, for a value that is not finite. Rows that are not asked for
+    are not read.
     """
-    points = np.array(embeddings, dtype=np.float64, order="C")
+    if rows is not None:
+        if len(np.shape(embeddings)) != 2:
+            raise ValueError(f"embeddings must be [N, D], got shape {np.shape(embeddings)}")
+        embeddings = embeddings[rows]
+    dtype = np.float32 if getattr(embeddings, "dtype", None) in _SHORT else np.float64
+    points = np.array(embeddings, dtype=dtype, order="C")
     if points.ndim != 2:
         raise ValueError(f"embeddings must be [N, D], got shape {points.shape}")
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(broken):
-        raise ValueError(f"embeddings[{broken[0]}] has a value that is not finite")
+        row = broken[0] if rows is None else rows[broken[0]]
+        raise ValueError(f"embeddings[{row}] has a value that is not finite")
     if points.size == 0:
         return points
-    points -= points.mean(axis=0)
+    largest = np.abs(points).max()
+    if largest > np.sqrt(np.finfo(dtype).max):
+        points /= largest  # or the difference of two values could overflow
+    points -= points.mean(axis=0, dtype=np.float64).astype(dtype)
     largest = np.abs(points).max()
     if largest > 0:
         points /= largest
-    return points + 0.0  # -0.0 becomes 0.0, so that equal rows are equal bytes
+    points += 0.0  # -0.0 becomes 0.0, so that equal rows are equal bytes
+    return points
+
+
+def prepare_both(
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    labelled: np.ndarray | None,
+    rng: np.random.Generator,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`rows` of embeddings [N, D] and at most `limit` random ones of labelled [L, D], prepared
+    together, so that their distances compare. Nothing labelled: none, [0, D]."""
+    points = prepare(embeddings, rows)
+    if labelled is None or len(labelled) == 0:
+        return points, points[:0]
+    some = np.arange(len(labelled))
+    if len(some) > limit:
+        some = np.sort(rng.choice(len(some), limit, replace=False))
+    try:
+        prepare(labelled, some)
+    except ValueError as error:
+        raise ValueError(f"labelled_{error}") from None
+    both = prepare(np.concatenate([embeddings[rows], labelled[some]]))
+    return both[: len(rows)], both[len(rows) :]
 
 
 def fit(
@@ -66,43 +120,46 @@ def fit(
 ) -> Clusters:
     """K-means of prepared points [N, D] with at most `clusters` groups, optionally weighted.
 
-    Points with fewer distinct rows than clusters give one group per distinct row. Runs on one
-    thread: sums over threads round differently, and the same seed must give the same groups.
+    No more than MAX_GROUPS. Points with fewer distinct rows than clusters give one group per
+    distinct row. Runs on one thread: sums over threads round differently, and the same seed must
+    give the same groups.
     """
     if len(points) == 0 or clusters < 1:
         nothing = np.zeros(0, dtype=np.int64)
         return Clusters(nothing, np.zeros((0, points.shape[1])), np.zeros(0))
     seed = int(rng.integers(2**31))  # drawn first: whoever draws next doesn't depend on the data
-    # float32 halves the time; members and distances are settled in float64 afterwards.
-    coarse = points.astype(np.float32)
+    clusters = min(clusters, MAX_GROUPS)
+    # float32 halves the time; distances are settled in the points' own type afterwards.
+    coarse = points.astype(np.float32, copy=False)
     groups = _distinct(coarse)
     if groups.max() < clusters:
         return _numbered(points, groups)
-    model = KMeans(
-        clusters, n_init=_RESTARTS if clusters <= _FEW else 1, max_iter=100, random_state=seed
-    )
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Near copies can leave a cluster empty; _numbered drops it.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(coarse, sample_weight=weights)
-    return _numbered(points, model.labels_, model.cluster_centers_)
+    model = _kmeans(_reduced(coarse), clusters, seed, weights)
+    if points.shape[1] <= DIMENSIONS:
+        return _numbered(points, model.labels_, model.cluster_centers_)
+    return _numbered(points, *_settled(coarse, model.labels_, weights))
 
 
 def elbow(points: np.ndarray, rng: np.random.Generator, most: int = MAX_CLUSTERS) -> int:
     """The number of clusters at the elbow of the inertia curve (Kneedle, Satopaa et al. 2011).
 
     A curve in which Kneedle finds none gives its point farthest below the straight line between
-    the ends. No more than the number of distinct points; 0 without points.
+    the ends. No more than the number of distinct points; 0 without points. Looks at ELBOW_SAMPLE
+    of the points.
     """
     if len(points) > ELBOW_SAMPLE:
         points = points[np.sort(rng.choice(len(points), ELBOW_SAMPLE, replace=False))]
     if len(points) == 0:
         return 0
-    most = min(most, int(_distinct(points.astype(np.float32)).max()) + 1)
+    coarse = points.astype(np.float32, copy=False)
+    most = min(most, int(_distinct(coarse).max()) + 1)
     if most < 3:
         return most
     counts = np.arange(1, most + 1)
-    inertia = np.array([fit(points, int(m), rng).distances.sum() for m in counts])
+    # What the components left out hold is (nearly) the same for every number of clusters, and a
+    # constant doesn't move the elbow.
+    coarse = _reduced(coarse)
+    inertia = np.array([_kmeans(coarse, int(m), int(rng.integers(2**31))).inertia_ for m in counts])
     inertia = np.minimum.accumulate(inertia)  # a local optimum may rise; the true curve doesn't
     from kneed import KneeLocator  # here: importing it takes seconds
 
@@ -114,7 +171,7 @@ def elbow(points: np.ndarray, rng: np.random.Generator, most: int = MAX_CLUSTERS
 
 
 def spread(clusters: Clusters, k: int) -> np.ndarray:
-    """Indices [min(k, N)] of members nearest to their centre, spread over the clusters.
+    """Indices int64 [min(k, N)] of members nearest to their centre, spread over the clusters.
 
     First the nearest member of every cluster (largest cluster first), then the next nearest of
     the cluster that is furthest behind its share of the points (Sainte-Laguë), so that every
@@ -137,6 +194,58 @@ def _nearest_first(clusters: Clusters, label: int) -> np.ndarray:
     return members[np.argsort(clusters.distances[members], kind="stable")]
 
 
+def _kmeans(
+    coarse: np.ndarray, clusters: int, seed: int, weights: np.ndarray | None = None
+) -> KMeans:
+    model = KMeans(
+        clusters, n_init=_RESTARTS if clusters <= _FEW else 1, max_iter=100, random_state=seed
+    )
+    with ONE_THREAD.limit(limits=1), warnings.catch_warnings():
+        # Near copies can leave a cluster empty; _numbered drops it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(coarse, sample_weight=weights)
+
+
+@functools.cache
+def _directions(features: int) -> np.ndarray:
+    """float32 [D, DIMENSIONS]: fixed random directions from which the principal ones are found."""
+    return np.random.default_rng(0).standard_normal((features, DIMENSIONS), dtype=np.float32)
+
+
+def _reduced(points: np.ndarray) -> np.ndarray:
+    """[N, min(D, DIMENSIONS)]: points in (nearly) their principal components.
+
+    Randomised range finder with one power iteration (Halko et al. 2011) on at most _LEARN points.
+    Up to DIMENSIONS points, every distance is kept.
+    """
+    if points.shape[1] <= DIMENSIONS:
+        return points
+    sample = points[:: -(-len(points) // _LEARN)]
+    with ONE_THREAD.limit(limits=1):
+        basis = np.linalg.qr(sample.T @ (sample @ _directions(points.shape[1])))[0]
+        return points @ basis
+
+
+def _settled(
+    points: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and centres after Lloyd steps in all features; a group left empty keeps its centre."""
+    mass = np.ones(len(points), dtype=points.dtype)
+    if weights is not None:
+        mass = weights.astype(points.dtype)
+    centres = np.zeros((int(labels.max()) + 1, points.shape[1]), dtype=points.dtype)
+    for _ in range(_SETTLE):
+        order = np.argsort(labels, kind="stable")
+        kept, first = np.unique(labels[order], return_index=True)
+        heavy = mass[order]
+        sums = np.add.reduceat(points[order] * heavy[:, None], first, axis=0)
+        centres[kept] = sums / np.add.reduceat(heavy, first)[:, None]
+        before, labels = labels, squared_distances(points, centres).argmin(axis=1)
+        if (labels == before).all():
+            break
+    return labels, centres
+
+
 def _distinct(points: np.ndarray) -> np.ndarray:
     """int64 [N]: equal rows share a number, numbered by first appearance."""
     numbers: dict[bytes, int] = {}
@@ -154,11 +263,11 @@ def _numbered(
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     labels = rank[labels]
-    middle = points[first] if centres is None else centres[kept].astype(np.float64)
-    middle = middle[order]
+    middle = (points[first] if centres is None else centres[kept])[order].astype(np.float64)
     distances = np.empty(len(points))
-    for label, centre in enumerate(middle):
+    step = max(1, _BLOCK // max(1, points.shape[1]))
+    for start in range(0, len(points), step):
         # The difference itself, not |x|^2 - 2xc + |c|^2: equal rows must get equal distances.
-        mine = labels == label
-        distances[mine] = ((points[mine] - centre) ** 2).sum(axis=1)
+        block = slice(start, start + step)
+        distances[block] = ((points[block] - middle[labels[block]]) ** 2).sum(axis=1)
     return Clusters(labels, middle, distances)

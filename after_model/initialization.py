@@ -1,11 +1,15 @@
 """The first utterances to label, chosen before there is any label (sections 3.4 and 5.1 of
 Li et al. 2024): k-means with the elbow, which is the paper's, and DACS, BMAL, random to compare.
+Beyond the paper, three strategies that need no label: TypiClust, ProbCover and core-set.
 
     get("kmeans").select(embeddings, k, rng) -> int64 [min(k, N)], distinct, most wanted first
 
-Embeddings are [N, D], one pooled CNN-encoder output per utterance; distances are Euclidean on the
-features as they come. Equal scores: utterance order. A row that is not finite raises ValueError
-naming it.
+Embeddings are any [N, D], say one pooled stem output per utterance, or the probe's; distances are
+Euclidean on the features as they come. Equal scores: utterance order. A row that is not finite
+raises ValueError naming it.
+
+Every start but random looks at no more than `limit` rows (2 k if more), a random sample of the
+pool; no others are read, so that embeddings may be a memory map of any length.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits
 
 from after_model import clustering
-from after_model.acquisition.base import probabilities, top_k, wanted
+from after_model.acquisition.base import CANDIDATES, draw, probabilities, top_k, wanted
+from after_model.acquisition.coreset import coreset
+from after_model.acquisition.probcover import probcover
+from after_model.acquisition.typiclust import typiclust
+from after_model.neighbours import REFERENCE, nearest, squared_distances
 
 NEIGHBOURS = 10
 """Neighbours in eq. 10 and 11; the paper refers to its sources' defaults and prints no number."""
@@ -40,6 +46,7 @@ def kmeans(
     rng: np.random.Generator,
     *,
     max_clusters: int = clustering.MAX_CLUSTERS,
+    limit: int = CANDIDATES,
 ) -> np.ndarray:
     """The paper's start: k utterances of embeddings [N, D] that are nearest to k-means centres.
 
@@ -47,30 +54,42 @@ def kmeans(
     k is smaller. "1 % of samples closest to the cluster centers" is read as that share of every
     cluster: each gives at least one, and as many as its size entitles it to.
     """
-    points = clustering.prepare(embeddings)
-    k = wanted(k, len(points))
+    k = wanted(k, len(embeddings))
+    rows = draw(len(embeddings), k, rng, limit)
+    points = clustering.prepare(embeddings, rows)
     count = clustering.elbow(points, rng, max_clusters)
-    return clustering.spread(clustering.fit(points, min(count, k), rng), k)
+    return rows[clustering.spread(clustering.fit(points, min(count, k), rng), k)]
 
 
-def least(embeddings: np.ndarray, rng: np.random.Generator) -> int:
+def least(embeddings: np.ndarray, rng: np.random.Generator, *, limit: int = CANDIDATES) -> int:
     """The smallest start that has one utterance of every cluster: the elbow's number of them.
 
     Whatever the start, a run asks for at least so many, so that starts compare at one size.
     """
-    return clustering.elbow(clustering.prepare(embeddings), rng)
+    rows = draw(len(embeddings), 0, rng, limit)
+    return clustering.elbow(clustering.prepare(embeddings, rows), rng)
 
 
 def dacs(
-    embeddings: np.ndarray, k: int, rng: np.random.Generator, *, neighbours: int = NEIGHBOURS
+    embeddings: np.ndarray,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    neighbours: int = NEIGHBOURS,
+    limit: int = CANDIDATES,
+    reference: int = REFERENCE,
 ) -> np.ndarray:
     """Eq. 10 as section 5.1 uses it (after Kim and Shin 2022): the k of [N, D] with the largest
     mean squared distance to their nearest neighbours, that is from the sparsest regions.
 
     "Selecting the top 1 % of samples with the highest scores" is all the paper says; the grouping
-    by density and the k-centre search of the original DACS are not part of it. Deterministic.
+    by density and the k-centre search of the original DACS are not part of it. Neighbours are
+    looked for among `reference` rows. Deterministic while the pool has no more than that.
     """
-    return top_k(sparsity(embeddings, neighbours), k)
+    k = wanted(k, len(embeddings))
+    rows = draw(len(embeddings), k, rng, limit)
+    among = draw(len(rows), 0, rng, reference)
+    return rows[top_k(_sparsity(clustering.prepare(embeddings, rows), neighbours, among), k)]
 
 
 def bmal(
@@ -80,6 +99,8 @@ def bmal(
     *,
     probs: np.ndarray | None = None,
     neighbours: int = NEIGHBOURS,
+    limit: int = CANDIDATES,
+    reference: int = REFERENCE,
 ) -> np.ndarray:
     """Eq. 11 as section 5.1 uses it (after Chakraborty et al. 2015): the k of [N, D] whose class
     probabilities diverge most from those of their nearest neighbours.
@@ -88,19 +109,20 @@ def bmal(
     embeddings, the "similar neighboring instances" of the text; the k highest are taken. Before
     the first label there is no classifier: without probs [N, C], P(y|x) is a soft k-means
     assignment, exp(-|x - c|^2 / s) normalised, with the elbow's number of clusters (at least two)
-    and s = the mean squared distance to the nearest centre.
+    and s = the mean squared distance to the nearest centre. Neighbours are looked for among
+    `reference` rows.
     """
-    points = clustering.prepare(embeddings)
-    if probs is None:
-        probs = _soft_assignment(points, rng)
-    values = probabilities(probs)
-    if len(values) != len(points):
-        raise ValueError(f"{len(values)} rows of probs but {len(points)} of embeddings")
-    near = _neighbours(points, neighbours)
+    if probs is not None and len(probs) != len(embeddings):
+        raise ValueError(f"{len(probs)} rows of probs but {len(embeddings)} of embeddings")
+    k = wanted(k, len(embeddings))
+    rows = draw(len(embeddings), k, rng, limit)
+    points = clustering.prepare(embeddings, rows)
+    values = _soft_assignment(points, rng) if probs is None else probabilities(probs[rows])
+    near = nearest(points, neighbours, draw(len(rows), 0, rng, reference))[0]
     scores = np.zeros(len(points))
     for column in near.T:
         scores += symmetric_kl(values, values[column])
-    return top_k(scores / max(1, near.shape[1]), k)
+    return rows[top_k(scores / max(1, near.shape[1]), k)]
 
 
 def random(embeddings: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -124,15 +146,9 @@ def sparsity(embeddings: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray
     """Eq. 10: mean squared Euclidean distance to the nearest neighbours, [N], up to one factor.
 
     The sample itself is not its neighbour. Fewer than `neighbours` others: all of them; no other
-    sample: 0.
+    sample: 0. Of all rows against all: quadratic, `dacs` bounds it.
     """
-    points = clustering.prepare(embeddings)
-    near = _neighbours(points, neighbours)
-    total = np.zeros(len(points))
-    for column in near.T:
-        # The difference itself, so that copies are at distance 0 and equal distances tie.
-        total += ((points - points[column]) ** 2).sum(axis=1)
-    return total / max(1, near.shape[1])
+    return _sparsity(clustering.prepare(embeddings), neighbours)
 
 
 def symmetric_kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -146,14 +162,9 @@ def symmetric_kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return ((p - q) * (np.log(p) - np.log(q))).sum(axis=1)
 
 
-def _neighbours(points: np.ndarray, neighbours: int) -> np.ndarray:
-    """int64 [N, n]: the n nearest other points, n = min(neighbours, N - 1)."""
-    count = min(neighbours, len(points) - 1)
-    if count < 1:
-        return np.zeros((len(points), 0), dtype=np.int64)
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
-    with threadpool_limits(limits=1):  # sums over threads round differently
-        return search.kneighbors(return_distance=False)  # without arguments: not itself
+def _sparsity(points: np.ndarray, neighbours: int, among: np.ndarray | None = None) -> np.ndarray:
+    squared = nearest(points, neighbours, among)[1]
+    return squared.sum(axis=1, dtype=np.float64) / max(1, squared.shape[1])
 
 
 def _soft_assignment(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -161,12 +172,12 @@ def _soft_assignment(points: np.ndarray, rng: np.random.Generator) -> np.ndarray
     if len(points) == 0:
         return np.zeros((0, 1))
     groups = clustering.fit(points, max(2, clustering.elbow(points, rng)), rng)
-    squared = np.stack([((points - centre) ** 2).sum(axis=1) for centre in groups.centres], axis=1)
-    nearest = squared.min(axis=1, keepdims=True)
-    scale = nearest.mean()
+    squared = squared_distances(points.astype(np.float64), groups.centres)
+    closest = squared.min(axis=1, keepdims=True)
+    scale = closest.mean()
     if scale == 0:  # every point is a centre: the assignment is certain
         return np.eye(len(groups))[groups.labels]
-    weights = np.exp(-(squared - nearest) / scale)
+    weights = np.exp(-(squared - closest) / scale)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -177,5 +188,8 @@ _STARTS = {
         Start("dacs", dacs),
         Start("bmal", bmal),
         Start("random", random),
+        Start("typiclust", typiclust),
+        Start("probcover", probcover),
+        Start("coreset", coreset),
     )
 }

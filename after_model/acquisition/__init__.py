@@ -27,9 +27,14 @@ from after_model.acquisition.badge import badge
 from after_model.acquisition.base import Pool, Strategy, top_k
 from after_model.acquisition.batchbald import batchbald
 from after_model.acquisition.cluster_entropy import cluster_entropy
+from after_model.acquisition.cluster_margin import cluster_margin
+from after_model.acquisition.coreset import coreset
+from after_model.acquisition.dropquery import dropquery
 from after_model.acquisition.entropy import entropy
 from after_model.acquisition.least_confidence import least_confidence
 from after_model.acquisition.margin import margin
+from after_model.acquisition.probcover import probcover
+from after_model.acquisition.typiclust import typiclust
 
 __all__ = [
     "Pool",
@@ -38,6 +43,9 @@ __all__ = [
     "badge",
     "batchbald",
     "cluster_entropy",
+    "cluster_margin",
+    "coreset",
+    "dropquery",
     "entropy",
     "get",
     "group_entropy",
@@ -46,8 +54,10 @@ __all__ = [
     "margin",
     "mixed_entropy",
     "names",
+    "probcover",
     "top_k",
     "top_pairs",
+    "typiclust",
     "vote_disagreement",
     "vote_variance",
 ]

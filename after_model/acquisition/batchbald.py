@@ -13,17 +13,30 @@ the model (v_m = 1/M).
 
 K samples of w can be told apart with log K nats of information. A batch that has them all gains
 nothing from anything; what follows is then ordered by each utterance's own information (BALD).
+
+What an utterance adds only falls as the batch grows (the information is submodular), so its last
+known gain bounds the present one: gains are computed anew from the highest bound down, until no
+bound reaches the best gain (lazy greedy, Minoux 1978). Sampled outcomes are given some slack.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from after_model.acquisition.base import ByBatch, probabilities, top_k, wanted
+from after_model.acquisition.base import (
+    CANDIDATES,
+    ByBatch,
+    agreeing_samples,
+    probabilities,
+    top_k,
+    wanted,
+)
 
 MAX_OUTCOMES = 10_000
 SAMPLES = 1_000
 _CHUNK = 2**21  # numbers in the largest intermediate array, about 16 MiB
+_AT_ONCE = 32  # utterances whose gains are computed together
+_SLACK = 1.25  # how far above its last estimate a sampled gain may come out
 _TIE = 1e-10  # nats; below this, gains differ by rounding only
 
 
@@ -34,13 +47,18 @@ def batchbald(
     *,
     max_outcomes: int = MAX_OUTCOMES,
     samples: int = SAMPLES,
+    limit: int = CANDIDATES,
 ) -> np.ndarray:
     """Eq. 8: int64 [min(k, N)], distinct, greedy order, for MC samples probs [K, N, C].
 
     The K samples must share their dropout masks over all N utterances. Equal gains: utterance
-    order. Raises ValueError naming the (sample, row) that is no distribution.
+    order. The candidates are the `limit` (2 k if more) with the most information of their own,
+    the bound of what each can add. Raises ValueError naming the (sample, row) that is no
+    distribution, and when there is a choice to make but all samples agree on every utterance.
     """
-    return batchbald_scored(probs, k, rng, max_outcomes=max_outcomes, samples=samples)[0]
+    return batchbald_scored(probs, k, rng, max_outcomes=max_outcomes, samples=samples, limit=limit)[
+        0
+    ]
 
 
 def batchbald_scored(
@@ -50,32 +68,39 @@ def batchbald_scored(
     *,
     max_outcomes: int = MAX_OUTCOMES,
     samples: int = SAMPLES,
+    limit: int = CANDIDATES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`batchbald` with the mutual information of the batch after each pick, nats [min(k, N)]."""
-    values = probabilities(probs, dimensions=3).transpose(1, 0, 2).copy()  # [N, K, C]
-    utterances, draws, classes = values.shape
-    if draws == 0:
+    if np.ndim(probs) == 3 and len(probs) == 0:
         raise ValueError("batchbald needs at least one MC sample, got probs of shape [0, N, C]")
-    k = wanted(k, utterances)
-    per_model = -_p_log_p(values).sum(axis=2)  # H(y_n | w_k), [N, K]
+    everyone = _own_information(probs)
+    k = wanted(k, len(everyone))
+    if 0 < k < len(everyone) and everyone.max() <= _TIE:
+        raise agreeing_samples("batchbald")
+    # Rounded, so that copies tie and come in utterance order.
+    rows = np.sort(top_k(np.round(everyone, 10), max(limit, 2 * k)))
+    own = everyone[rows]
+    values = probabilities(probs[:, rows], dimensions=3).transpose(1, 0, 2).copy()  # [n, K, C]
+    draws, classes = values.shape[1:]
+    per_model = -_p_log_p(values).sum(axis=2)  # H(y_n | w_k), [n, K]
     outcomes: _Exact | _Sampled = _Exact(draws)
-    own = _gains(outcomes, values, per_model)
-    gains = own.copy()
+    bounds = own.copy()
     chosen: list[int] = []
     information: list[float] = []
     while len(chosen) < k:
         if chosen:
-            gains = _gains(outcomes, values, per_model)
-            gains[chosen] = -np.inf
-        best = gains.max()
+            best = _raise_best(outcomes, values, per_model, bounds)
+        else:
+            best = bounds.max()
         if best <= _TIE:
-            by_own = top_k(np.round(own, 10), utterances)  # copies tie
+            by_own = top_k(np.round(own, 10), len(own))  # copies tie
             rest = by_own[~np.isin(by_own, chosen)][: k - len(chosen)]
             information += [information[-1] if chosen else 0.0] * len(rest)
             chosen += rest.tolist()
             break
-        pick = int(np.flatnonzero(gains >= best - _TIE)[0])
+        pick = int(np.flatnonzero(bounds >= best - _TIE)[0])
         chosen.append(pick)
+        bounds[pick] = -np.inf
         if isinstance(outcomes, _Exact) and len(outcomes.weight) * classes > max_outcomes:
             outcomes = _Sampled(draws, samples)
             for index in chosen:
@@ -85,7 +110,41 @@ def batchbald_scored(
         # I(y_batch; w) = H(w) - H(w | y_batch): between 0 and log K also when it is sampled.
         left = -_p_log_p(outcomes.posterior).sum(axis=1)
         information.append(float(np.log(draws) - outcomes.weight @ left))
-    return np.array(chosen, dtype=np.int64), np.array(information)
+    return rows[chosen], np.array(information)
+
+
+def _own_information(probs: np.ndarray) -> np.ndarray:
+    """I(y_n; w) of each utterance alone (BALD), nats [N], for probs [K, N, C], in blocks of N."""
+    shape = np.shape(probs)
+    if len(shape) != 3:
+        probabilities(probs, dimensions=3)  # says what is wrong with it
+    step = max(1, _CHUNK // max(1, shape[0] * shape[2]))
+    blocks = [np.zeros(0)]
+    for start in range(0, shape[1], step):
+        values = probabilities(probs[:, start : start + step], dimensions=3, first=start)
+        values = values.transpose(1, 0, 2).copy()
+        blocks.append(_gains(_Exact(shape[0]), values, -_p_log_p(values).sum(axis=2)))
+    return np.concatenate(blocks)
+
+
+def _raise_best(
+    outcomes: _Exact | _Sampled, values: np.ndarray, per_model: np.ndarray, bounds: np.ndarray
+) -> float:
+    """The highest gain [nats]; `bounds` [n] get the gains of all that could have it.
+
+    Bounds of what is chosen are -inf. Bounds above the gain returned are then gains.
+    """
+    slack = _SLACK if isinstance(outcomes, _Sampled) else 1.0
+    order = np.argsort(-bounds, kind="stable")
+    order = order[: np.count_nonzero(bounds > -np.inf)]
+    best = -np.inf
+    for start in range(0, len(order), _AT_ONCE):
+        block = order[start : start + _AT_ONCE]
+        if bounds[block[0]] * slack < best - _TIE:
+            break
+        bounds[block] = _gains(outcomes, values[block], per_model[block])
+        best = max(best, float(bounds[block].max()))
+    return best
 
 
 class _Exact:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from after_model import clustering
-from after_model.acquisition.base import ByBatch, top_k, wanted
+from after_model.acquisition.base import CANDIDATES, ByBatch, top_k, wanted
 from after_model.acquisition.entropy import entropy
 
 BETA = 10
@@ -23,26 +23,32 @@ def cluster_entropy(
     k: int,
     rng: np.random.Generator,
     beta: int = BETA,
+    *,
+    limit: int = CANDIDATES,
 ) -> np.ndarray:
     """int64 [min(k, N)], distinct, for probs [N, C] and embeddings [N, H]: k groups of the
     beta * k most uncertain, each group's most uncertain utterance, by falling entropy.
 
-    Fewer than k distinct candidates: the remaining ones are the most uncertain left over. beta = 1
-    is the entropy strategy. Raises ValueError naming a row that is no distribution or not finite.
+    Fewer than k distinct candidates, or k above clustering.MAX_GROUPS: then each group's second
+    and so on. beta = 1 is the entropy strategy. Above `limit` candidates there are `limit` of them
+    (2 k if more), and only their embeddings are read. Raises ValueError naming a row that is no
+    distribution, or a candidate's that is not finite.
     """
     scores = entropy(probs)
-    points = clustering.prepare(embeddings)
-    if len(points) != len(scores):
-        raise ValueError(f"{len(scores)} rows of probs but {len(points)} of embeddings")
+    if len(embeddings) != len(scores):
+        raise ValueError(f"{len(scores)} rows of probs but {len(embeddings)} of embeddings")
     k = wanted(k, len(scores))
-    candidates = top_k(scores, max(beta, 1) * k)
+    candidates = top_k(scores, min(max(beta, 1) * k, max(limit, 2 * k)))
+    points = clustering.prepare(embeddings, candidates)
     # Certain candidates weigh next to nothing, not nothing: k-means++ must be able to draw them.
     weights = np.maximum(scores[candidates], 1e-6)
-    groups = clustering.fit(points[candidates], k, rng, weights)
-    # Candidates are sorted by falling entropy, so the first of a group is its most uncertain.
-    first = np.sort(np.unique(groups.labels, return_index=True)[1])
-    rest = np.setdiff1d(np.arange(len(candidates)), first)[: k - len(first)]
-    return candidates[np.sort(np.concatenate([first, rest]))]
+    labels = clustering.fit(points, k, rng, weights).labels
+    # Candidates are sorted by falling entropy: a group's first is its most uncertain.
+    order = np.argsort(labels, kind="stable")
+    first = np.unique(labels[order], return_index=True)[1]
+    place = np.empty(len(labels), dtype=np.int64)
+    place[order] = np.arange(len(labels)) - first[labels[order]]
+    return candidates[np.sort(np.argsort(place, kind="stable")[:k])]
 
 
 STRATEGY = ByBatch(
