@@ -133,7 +133,7 @@ def _model(add: Add) -> None:
         "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
     )
     add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
-    words = "hidden states that are pooled, with commas between, -1 for the last (by the backbone)"
+    words = "hidden states that are pooled: numbers with commas between, last, all (by the backbone)"
     add("--states", type=_states, metavar="NUMBERS", help=words)
     words = (
         "of the encoder in every round: never (a probe on frozen embeddings), competes (kept where "
@@ -210,11 +210,13 @@ def _step_size(text: str) -> int | str:
     return text if text in ("classes", "round") else _positive(text)
 
 
-def _states(text: str) -> tuple[int, ...]:
+def _states(text: str) -> tuple[int, ...] | str:
+    if text in ("last", "all"):
+        return text
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers, such as 2,3") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers such as 2,3, or last, or all") from None
 
 
 def _path(text: str) -> Path:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from after_model.audio import Utterance
-from after_model.features import FeatureStore
+
+if TYPE_CHECKING:  # the store makes batches too
+    from after_model.features import FeatureStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,9 +38,11 @@ def length_batches(
     """Indices of utterances of similar length, a batch each, every utterance once.
 
     frames: [N] lengths. batch_size: utterances a batch, evenly spread (10 in batches of 8 are 5
-    and 5, so that no tiny batch is left over). max_frames: padded frames a batch instead. rng:
-    shuffles which neighbours share a batch (lengths are jittered by 5 %) and the batches' order;
-    without it the longest come first, so that a batch too large for the memory fails at once.
+    and 5, so that no tiny batch is left over). max_frames: padded frames a batch; only an
+    utterance that is longer by itself exceeds it. With both, a batch of some utterances that has
+    too many frames is split evenly into as few as have not. rng: shuffles which neighbours share a
+    batch (lengths are jittered by 5 %) and the batches' order; without it the longest come first,
+    so that a batch too large for the memory fails at once.
     """
     frames = np.asarray(frames)
     if len(frames) == 0:
@@ -50,10 +54,14 @@ def length_batches(
         order = np.argsort(-frames * jitter, kind="stable")
     if batch_size is not None:
         batches = np.array_split(order, -(-len(order) // batch_size))
+        if max_frames is not None:
+            batches = [part for batch in batches for part in _split(batch, frames, max_frames)]
     elif max_frames is not None:
+        # the longest of all that are left: jittered, it need not be the next
+        longest = np.maximum.accumulate(frames[order][::-1])[::-1].tolist()
         batches, start = [], 0
         while start < len(order):
-            size = max(1, int(max_frames // frames[order[start:]].max()))
+            size = max(1, int(max_frames // longest[start]))
             batches.append(order[start : start + size])
             start += size
     else:
@@ -61,6 +69,12 @@ def length_batches(
     if rng is not None:
         batches = [batches[i] for i in rng.permutation(len(batches))]
     return batches
+
+
+def _split(batch: np.ndarray, frames: np.ndarray, max_frames: int) -> list[np.ndarray]:
+    """A batch in parts of equal size that have no more padded frames than that."""
+    fitting = max(1, int(max_frames // frames[batch].max()))
+    return np.array_split(batch, -(-len(batch) // fitting))
 
 
 def padding_factor(frames: np.ndarray, batches: Sequence[np.ndarray]) -> float:

@@ -5,23 +5,23 @@
     features = store[utterance]         # [T, D], a view into a memory-mapped file
 
 In fine-tuning the CNN is frozen, so clustering, training and every scoring round read the same
-entries. An entry is one file, named by the recording (path, size, modification time) and found in
-a folder named by the CNN's weights; it is written beside and renamed, so several processes may fill
-one store at once, and it carries a checksum, so a damaged one is computed again.
+entries. An entry is one file (see entries.py), named by the recording's path and found in a folder
+named by the CNN's weights; it says which size and modification time of the recording it is of.
+
+What looks at many recordings (fill, frames, pooled, keys) looks at their files anew, so a recording
+that was replaced is computed again; reading one by one trusts the last look. A recording whose file
+is gone is served by its entry, as long as there is one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import struct
-import tempfile
 import threading
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,21 +31,33 @@ from after_model import audio
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
 from after_model.device import side_by_side
+from after_model.features import entries
+from after_model.features.batching import length_batches
+from after_model.features.entries import Header, Stamp
 from after_model.progress import Progress, silent
 
-_HEADER = struct.Struct("<8sIIII")  # magic, frames, dimension, item size, CRC-32 of the data
-_MAGIC = b"AFTERft1"
-_OFFSET = 64  # data starts here, aligned
-_UNFINISHED = ".new-"
 _ABANDONED_S = 3_600  # an unfinished file this old belongs to a process that was killed
+# Samples of a batch on an accelerator, padding included: 65 s of audio, for which the first layer
+# of wav2vec2-base keeps 1.3 GB.
+_MAX_SAMPLES = 2**20
+_GROUP = 256  # recordings that are decoded, then sorted by length, on the way to an accelerator
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a look at a recording's file said: the entry it has, or would have, and its version."""
+
+    entry: str
+    stamp: Stamp | None  # None where the file is gone
 
 
 class FeatureStore:
     """Memory-mapped CNN features of recordings for one backbone's CNN.
 
     exact: float32 on disk instead of float16 (half the size; scores move by less than 1e-3).
-    max_bytes: the folder's size limit; the entries longest unused go first, and what went is
-    computed again when asked for. workers: threads for decoding and, on a CPU, for the CNN.
+    max_bytes: the folder's size limit; the entries longest unused go first, but those of the last
+    fill() stay, and what there is no room for is computed again whenever it is asked for. workers:
+    threads for decoding and, on a CPU, for the CNN.
     """
 
     def __init__(
@@ -66,35 +78,77 @@ class FeatureStore:
         self.root = Path(folder)
         self.folder = self.root / f"{backbone.cnn_hash}-{self.dtype.name}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._frames: dict[Path, int] = {}  # entries this process has checked
-        self._pooled: dict[Path, np.ndarray] = {}
-        self._kept: set[Path] = set()  # entries of the last fill(): evicted after all others
+        self._sources: dict[str, _Source] = {}  # by path, as of the last look
+        self._headers: dict[str, Header] = {}  # by entry: those that this process has seen
+        self._checked: set[str] = set()  # entries whose data this process has read and found right
+        self._pooled: dict[tuple[str, Stamp], np.ndarray] = {}
+        self._kept: set[str] = set()  # entries of the last fill(): evicted after all others
         self._room = 0  # bytes that may be written before the folder's size is looked at again
-        self._evicting = threading.Lock()
+        self._full = False  # nothing may be evicted for more
+        self._writing = threading.Lock()
 
     # --- reading ---------------------------------------------------------------------------------
 
     def __getitem__(self, utterance: Utterance) -> np.ndarray:
         """Features [T, D] of one recording; computed first if missing. Raises AudioError."""
-        entry = self._entry(utterance)
-        features = self._read(entry)
+        source = self._sources.get(os.fspath(utterance.path)) or self._look([utterance])[0]
+        features = self._read(source)
         if features is None:
             features = self._compute(utterance).astype(self.dtype)
-            self._write(entry, features)
+            self._write(source, features)
         return features
 
-    def frames(self, utterances: Sequence[Utterance]) -> np.ndarray:
-        """Lengths in frames, int64 [N]."""
-        return np.array([self._length(u) for u in utterances], dtype=np.int64)
+    def frames(
+        self, utterances: Sequence[Utterance], errors: dict[int, AudioError] | None = None
+    ) -> np.ndarray:
+        """Lengths in frames, int64 [N].
+
+        A recording that can't be read raises AudioError; where `errors` is given, it has no frames
+        and the error is put there, by its index.
+        """
+        frames = np.zeros(len(utterances), dtype=np.int64)
+        for index, source in enumerate(self._look(utterances)):
+            header = self._header(source)
+            if header is not None:
+                frames[index] = header.frames
+                continue
+            try:
+                frames[index] = len(self[utterances[index]])
+            except AudioError as error:
+                if errors is None:
+                    raise
+                errors[index] = error
+        return frames
 
     def pooled(self, utterances: Sequence[Utterance]) -> np.ndarray:
         """Mean over time, float32 [N, D]: what the clustering start clusters."""
-        for utterance in utterances:
-            entry = self._entry(utterance)
-            if entry not in self._pooled:
-                self._pooled[entry] = self[utterance].mean(axis=0, dtype=np.float32)
-        rows = [self._pooled[self._entry(u)] for u in utterances]
-        return np.stack(rows) if rows else np.zeros((0, self.backbone.cnn_dim), np.float32)
+        means = np.zeros((len(utterances), self.backbone.cnn_dim), np.float32)
+        for row, utterance, source in zip(means, utterances, self._look(utterances), strict=True):
+            header = self._header(source)
+            found = self._pooled.get((source.entry, header.stamp)) if header else None
+            if found is None:
+                found = self[utterance].mean(axis=0, dtype=np.float32)
+                header = self._header(source)
+                if header is not None:
+                    self._pooled[source.entry, header.stamp] = found
+            row[:] = found
+        return means
+
+    def keys(self, utterances: Sequence[Utterance]) -> list[str]:
+        """What stands for each recording in its present version: 32 hexadecimal digits.
+
+        The first 20 are of its path, the others of its size and modification time; where its file
+        is gone, of the version that its entry is of, and zeros where it has none.
+        """
+        keys = []
+        for source in self._look(utterances):
+            stamp = source.stamp
+            if stamp is None:
+                header = self._header(source)
+                stamp = header.stamp if header else None
+            path = source.entry[-21:].replace(os.sep, "")
+            keys.append(path + entries.stamp_digest(stamp))
+        return keys
 
     # --- filling ---------------------------------------------------------------------------------
 
@@ -102,22 +156,20 @@ class FeatureStore:
         self, utterances: Sequence[Utterance], progress: Progress = silent
     ) -> list[AudioError]:
         """Compute what is missing. Returns the failures; a bad recording stops nothing."""
-        missing, self._kept = [], set()
-        for utterance in utterances:
-            try:
-                entry = self._entry(utterance)
-            except AudioError:  # raised again, and reported, in its turn
-                missing.append(utterance)
-                continue
-            self._kept.add(entry)
-            if self._read(entry) is None:
-                missing.append(utterance)
+        sources = self._look(utterances)
+        self._kept, self._full, self._room = {source.entry for source in sources}, False, 0
+        missing = [
+            utterance
+            for utterance, source in zip(utterances, sources, strict=True)
+            if self._header(source) is None or not os.path.exists(source.entry)
+        ]
         failures: list[AudioError] = []
         for done, outcome in enumerate(self._encode_all(missing), start=1):
             if isinstance(outcome, AudioError):
                 failures.append(outcome)
             progress("features", done, len(missing))
-        self._evict()
+        if self.max_bytes is not None:
+            self._evict(self.max_bytes, kept_too=True)
         return failures
 
     def _encode_all(self, missing: list[Utterance]) -> Iterator[AudioError | None]:
@@ -131,10 +183,13 @@ class FeatureStore:
             return
 
         def encode(utterance: Utterance) -> AudioError | None:
+            if self._left_out(utterance):
+                return None
             try:
-                self._write(self._entry(utterance), self._compute(utterance).astype(self.dtype))
+                features = self._compute(utterance).astype(self.dtype)
             except AudioError as error:
                 return error
+            self._write(self._sources[os.fspath(utterance.path)], features)
             return None
 
         with self.backbone.fixed_stem():
@@ -142,39 +197,65 @@ class FeatureStore:
 
     def _encode_on_device(self, missing: list[Utterance]) -> Iterator[AudioError | None]:
         """Decode in threads, encode batches of similar length on the accelerator."""
-        device = next(self.backbone.parameters()).device
 
-        def decode(utterance: Utterance) -> np.ndarray | AudioError:
+        def decode(utterance: Utterance) -> np.ndarray | AudioError | None:
+            if self._left_out(utterance):
+                return None
             try:
                 return self.backbone.prepare(audio.load(utterance.path, self.limits))
             except AudioError as error:
                 return error
 
-        group = 64
-        with ThreadPoolExecutor(self.workers) as pool, torch.inference_mode():
-            for start in range(0, len(missing), group):
-                members = missing[start : start + group]
+        limit = _MAX_SAMPLES
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(missing), _GROUP):
+                members = missing[start : start + _GROUP]
                 decoded = list(pool.map(decode, members))
-                pairs = [
-                    (u, w)
-                    for u, w in zip(members, decoded, strict=True)
-                    if isinstance(w, np.ndarray)
-                ]
-                pairs.sort(key=lambda pair: len(pair[1]))
-                for first in range(0, len(pairs), 8):
-                    batch = pairs[first : first + 8]
-                    lengths = torch.tensor([len(wave) for _, wave in batch])
-                    waves = torch.zeros(len(batch), int(lengths.max()))
-                    for row, (_, wave) in enumerate(batch):
-                        waves[row, : len(wave)] = torch.from_numpy(wave)
-                    features, frames = self.backbone.encode_cnn(
-                        waves.to(device), lengths.to(device)
-                    )
-                    for row, (utterance, _) in enumerate(batch):
-                        array = features[row, : int(frames[row])].float().cpu().numpy()
-                        self._write(self._entry(utterance), array.astype(self.dtype))
-                for outcome in decoded:
-                    yield outcome if isinstance(outcome, AudioError) else None
+                failed = {i: d for i, d in enumerate(decoded) if isinstance(d, AudioError)}
+                waves = {i: d for i, d in enumerate(decoded) if isinstance(d, np.ndarray)}
+                left = list(waves)
+                while left:
+                    lengths = np.array([len(waves[i]) for i in left])
+                    first = length_batches(lengths, max_frames=limit)[0]
+                    batch = [left[j] for j in first]
+                    encoded = self._encode_batch([waves[i] for i in batch])
+                    if encoded is not None:
+                        for i, features in zip(batch, encoded, strict=True):
+                            source = self._sources[os.fspath(members[i].path)]
+                            self._write(source, features.astype(self.dtype))
+                    elif len(batch) > 1:
+                        limit = len(batch) // 2 * int(lengths[first].max())
+                        continue
+                    else:
+                        failed[batch[0]] = AudioError(
+                            members[batch[0]].path,
+                            "is too long for the accelerator's memory",
+                            "Cut it into utterances, or compute on the CPU",
+                        )
+                    left = [i for i in left if i not in set(batch)]
+                yield from (failed.get(i) for i in range(len(members)))
+
+    def _encode_batch(self, waves: list[np.ndarray]) -> list[np.ndarray] | None:
+        """Features float32 [T, D] of prepared waves; None where memory doesn't suffice."""
+        device = next(self.backbone.parameters()).device
+        lengths = torch.tensor([len(wave) for wave in waves])
+        padded = torch.zeros(len(waves), int(lengths.max()))
+        for row, wave in zip(padded, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave)
+        try:
+            with torch.inference_mode():
+                features, frames = self.backbone.encode_cnn(padded.to(device), lengths.to(device))
+                rows = zip(features.float().cpu().numpy(), frames.tolist(), strict=True)
+                return [row[:count] for row, count in rows]
+        except torch.OutOfMemoryError:
+            pass  # here the error's frames, and with them their tensors, are gone
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _left_out(self, utterance: Utterance) -> bool:
+        """Whether fill() need not encode a recording: it is readable, and there is no room."""
+        return self._full and self._header(self._sources[os.fspath(utterance.path)]) is not None
 
     def _compute(self, utterance: Utterance) -> np.ndarray:
         """Decode and encode one recording: float32 [T, D]."""
@@ -188,85 +269,94 @@ class FeatureStore:
 
     # --- entries on disk -------------------------------------------------------------------------
 
-    def _entry(self, utterance: Utterance) -> Path:
-        try:
-            stat = os.stat(utterance.path)
-        except OSError as error:
-            raise AudioError(utterance.path, error.strerror or "cannot be read") from error
-        identity = f"{Path(utterance.path).resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        key = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
-        return self.folder / key[:2] / key[2:]
+    def _look(self, utterances: Iterable[Utterance]) -> list[_Source]:
+        """Look at recordings' files, one system call each."""
+        folders: dict[str, str] = {}
+        prefix, found = str(self.folder), []
+        for utterance in utterances:
+            path = os.fspath(utterance.path)
+            real, stamp = entries.look(path, folders)
+            digest = entries.path_digest(real)
+            source = _Source(os.path.join(prefix, digest[:2], digest[2:]), stamp)
+            self._sources[path] = source
+            found.append(source)
+        return found
 
-    def _length(self, utterance: Utterance) -> int:
-        entry = self._entry(utterance)
-        if entry not in self._frames:
-            return len(self[utterance])
-        return self._frames[entry]
-
-    def _read(self, entry: Path) -> np.ndarray | None:
-        """The entry's features, or None if it is missing or damaged."""
-        try:
-            raw = np.memmap(entry, dtype=np.uint8, mode="r")
-        except (OSError, ValueError):  # missing; empty
-            return None
-        if len(raw) < _OFFSET:
-            return None
-        magic, frames, dim, item, crc = _HEADER.unpack(raw[: _HEADER.size].tobytes())
-        data = raw[_OFFSET:]
-        if (magic, dim, item) != (_MAGIC, self.backbone.cnn_dim, self.dtype.itemsize):
-            return None
-        if len(data) != frames * dim * item:
-            return None
-        if entry not in self._frames:
-            if zlib.crc32(data.data) != crc:
+    def _header(self, source: _Source) -> Header | None:
+        """The header of a recording's entry; None where there is none, or of another version."""
+        header = self._headers.get(source.entry)
+        if header is None or source.stamp not in (None, header.stamp):
+            header = entries.read_header(source.entry, self.backbone.cnn_dim, self.dtype)
+            if header is None or source.stamp not in (None, header.stamp):
                 return None
-            self._frames[entry] = frames
+            self._headers[source.entry] = header
+            self._checked.discard(source.entry)
             with contextlib.suppress(OSError):  # evicted meanwhile, or a folder only to read
-                os.utime(entry)  # used now: eviction takes the longest unused
-        return data.view(self.dtype).reshape(frames, dim)
+                os.utime(source.entry)  # used now: eviction takes the longest unused
+        return header
 
-    def _write(self, entry: Path, features: np.ndarray) -> None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        data = np.ascontiguousarray(features).tobytes()
-        header = _HEADER.pack(_MAGIC, *features.shape, self.dtype.itemsize, zlib.crc32(data))
-        with tempfile.NamedTemporaryFile(
-            dir=entry.parent, prefix=_UNFINISHED, delete=False
-        ) as file:
-            try:
-                file.write(header.ljust(_OFFSET, b"\0"))
-                file.write(data)
-                file.close()
-                os.replace(file.name, entry)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-        self._frames[entry] = features.shape[0]
-        if self.max_bytes is not None:
-            self._room -= _OFFSET + len(data)
-            if self._room < 0:  # leave room, or every further write would look at the folder
-                self._evict(room=self.max_bytes // 16)
+    def _read(self, source: _Source) -> np.ndarray | None:
+        """The entry's features, or None if it is missing, damaged or of another version."""
+        header = self._header(source)
+        if header is None:
+            return None
+        features = entries.open_data(source.entry, header, self.backbone.cnn_dim, self.dtype)
+        if features is not None and source.entry not in self._checked:
+            if entries.intact(header, features):
+                self._checked.add(source.entry)
+            else:
+                self._headers.pop(source.entry, None)
+                return None
+        return features
 
-    def _evict(self, room: int = 0) -> None:
-        """Delete the longest unused entries, of any CNN, until the folder has room in its limit."""
-        if self.max_bytes is None:
+    def _write(self, source: _Source, features: np.ndarray) -> None:
+        """Keep features [T, D] if there is room, and their length in any case."""
+        if source.stamp is None:  # the file came back after it was looked at, or went meanwhile
             return
-        with self._evicting:
-            entries = []
-            for path in self.root.glob("*/??/*"):
-                try:
-                    stat = path.stat()
-                except FileNotFoundError:  # another process was quicker
-                    continue
-                if not path.name.startswith(_UNFINISHED):
-                    entries.append((path in self._kept, stat.st_mtime_ns, stat.st_size, path))
-                elif time.time() - stat.st_mtime > _ABANDONED_S:
-                    path.unlink(missing_ok=True)
-            total = sum(size for _, _, size, _ in entries)
-            for _, _, size, path in sorted(entries):
-                if total <= self.max_bytes - room:
-                    break
+        if self.max_bytes is not None and not self._reserve(entries.OFFSET + features.nbytes):
+            self._headers[source.entry] = Header(len(features), source.stamp, 0)
+            return
+        self._headers[source.entry] = entries.write(source.entry, features, source.stamp)
+        self._checked.add(source.entry)
+
+    def _reserve(self, size: int) -> bool:
+        """Whether so many bytes may be written; makes room of what the last fill() doesn't need."""
+        assert self.max_bytes is not None
+        with self._writing:
+            if self._room < size and not self._full:
+                # room for more than this, or every further write would look at the folder; no
+                # more than a part, because other processes may be writing too
+                wanted = max(size, self.max_bytes // 16)
+                total = self._evict(self.max_bytes - wanted)
+                self._room = min(self.max_bytes - total, wanted)
+                self._full = self._room < size
+            if self._room < size:
+                return False
+            self._room -= size
+            return True
+
+    def _evict(self, limit: int, kept_too: bool = False) -> int:
+        """Delete the longest unused entries, of any CNN, down to a limit; the bytes that are left.
+
+        Those of the last fill() stay unless kept_too: evicting them for each other would leave the
+        next pass over the pool nothing to read.
+        """
+        found = []
+        for path in self.root.glob("*/??/*"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # another process was quicker
+                continue
+            if not path.name.startswith(entries.UNFINISHED):
+                kept = str(path) in self._kept
+                found.append((kept, stat.st_mtime_ns, stat.st_size, path))
+            elif time.time() - stat.st_mtime > _ABANDONED_S:
                 path.unlink(missing_ok=True)
-                self._frames.pop(path, None)
-                total -= size
-            # no more than a part, because other processes may be writing too
-            self._room = min(self.max_bytes - total, self.max_bytes // 16)
+        total = sum(size for _, _, size, _ in found)
+        for kept, _, size, path in sorted(found):
+            if total <= limit or (kept and not kept_too):
+                break
+            path.unlink(missing_ok=True)
+            self._checked.discard(str(path))
+            total -= size
+        return total

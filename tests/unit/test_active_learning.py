@@ -371,7 +371,7 @@ def test_the_presets_differ_where_the_paper_says_so():
     paper = LearnerConfig.preset("paper")
     assert (paper.strategy, paper.start, paper.start_per_class) == ("entropy", "kmeans", 0)
     assert (paper.fine_tuning, paper.head, paper.head_start) == ("always", "linear", "random")
-    assert (paper.states, paper.warm_start, paper.step_size) == ((-1,), "previous", "round")
+    assert (paper.states, paper.warm_start, paper.step_size) == ("last", "previous", "round")
     assert paper.tapt == TaptConfig()
     assert LearnerConfig.preset("default", seed=3) == LearnerConfig(seed=3)
     with pytest.raises(ValueError, match="default, paper"):

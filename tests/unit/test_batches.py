@@ -58,6 +58,65 @@ def test_only_a_single_utterance_may_exceed_the_frames_of_a_batch(frames, max_fr
         assert len(batch) == 1 or frames[batch].max() * len(batch) <= max_frames
 
 
+def as_it_is_defined(
+    frames: np.ndarray, max_frames: int, rng: np.random.Generator | None
+) -> list[list[int]]:
+    """Batches of some frames, each as large as the longest utterance that is left allows."""
+    jitter = np.ones(len(frames)) if rng is None else 1 + 0.05 * (rng.random(len(frames)) - 0.5)
+    left = sorted(range(len(frames)), key=lambda i: (-frames[i] * jitter[i], i))
+    batches = []
+    while left:
+        size = max(1, int(max_frames // max(frames[i] for i in left)))
+        batches.append(left[:size])
+        left = left[size:]
+    return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+
+
+@given(LENGTHS, st.integers(1, 4_000), st.none() | st.integers(0, 9))
+def test_batches_of_some_frames_are_as_large_as_the_longest_left_allows(frames, max_frames, seed):
+    first, second = (None if seed is None else np.random.default_rng(seed) for _ in range(2))
+    batches = length_batches(frames, max_frames=max_frames, rng=first)
+    assert plain(batches) == as_it_is_defined(frames, max_frames, second)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_work_grows_with_the_utterances_and_not_with_their_square(monkeypatch, shuffled):
+    """Every number that a reduction over an array reads is counted."""
+    read = 0
+
+    class Counted(np.ndarray):
+        def max(self, *args: object, **options: object) -> object:
+            nonlocal read
+            read += self.size
+            return np.asarray(self).max(*args, **options)
+
+    frames = durations(100_000)
+    rng = np.random.default_rng(0) if shuffled else None
+    counted = frames.view(Counted)
+    monkeypatch.setattr(np, "asarray", lambda values: values)  # what it is given stays counted
+    batches = length_batches(counted, max_frames=4_000, rng=rng)
+    monkeypatch.undo()
+    assert sum(map(len, batches)) == len(frames)
+    assert read <= 4 * len(frames)
+
+
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 4_000), st.booleans())
+def test_batches_keep_both_limits(frames, batch_size, max_frames, shuffled):
+    rng = np.random.default_rng(0) if shuffled else None
+    batches = length_batches(frames, batch_size=batch_size, max_frames=max_frames, rng=rng)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(frames)))
+    for batch in batches:
+        assert len(batch) <= batch_size
+        assert len(batch) == 1 or frames[batch].max() * len(batch) <= max_frames
+
+
+@given(LENGTHS, st.integers(1, 20), st.none() | st.integers(0, 9))
+def test_a_limit_on_frames_that_nothing_reaches_changes_nothing(frames, batch_size, seed):
+    first, second = (None if seed is None else np.random.default_rng(seed) for _ in range(2))
+    limited = length_batches(frames, batch_size=batch_size, max_frames=10**6, rng=first)
+    assert plain(limited) == plain(length_batches(frames, batch_size=batch_size, rng=second))
+
+
 @given(LENGTHS.filter(len), st.integers(1, 20))
 def test_sizes_are_balanced_and_within_the_batch_size(frames, batch_size):
     sizes = [len(batch) for batch in length_batches(frames, batch_size=batch_size)]

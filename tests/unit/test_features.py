@@ -319,8 +319,8 @@ def test_a_recording_replaced_by_another_is_computed_again(store, tiny, recordin
     store.frames([mine]), store.pooled([mine])
     shutil.copyfile(other.path, mine.path)
     expected = truth(tiny, other).astype("f2")
-    np.testing.assert_array_equal(store[mine], expected)
     assert store.frames([mine]).tolist() == [len(expected)]
+    np.testing.assert_array_equal(store[mine], expected)
     np.testing.assert_array_equal(store.pooled([mine])[0], store.pooled([other])[0])
 
 
@@ -334,6 +334,7 @@ def test_a_recording_replaced_by_one_of_the_same_size_is_computed_again(
     soundfile.write(mine.path, -samples[::-1], rate)
     assert os.stat(mine.path).st_size == stat.st_size
     os.utime(mine.path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert store.fill([mine]) == []
     np.testing.assert_array_equal(store[mine], truth(tiny, mine).astype("f2"))
 
 
@@ -406,7 +407,7 @@ def test_the_longest_unused_go_first(tmp_path, tiny, recordings, computed):
     first = FeatureStore(tmp_path, tiny)
     first.fill(recordings)
     for age, utterance in enumerate(recordings):  # 0 was used last
-        os.utime(first._entry(utterance), ns=(0, 10**18 - age))
+        os.utime(first._look([utterance])[0].entry, ns=(0, 10**18 - age))
     limit = size_of(first) - 1
     FeatureStore(tmp_path, tiny, max_bytes=limit).fill([])
     computed.clear()
@@ -418,7 +419,7 @@ def test_reading_an_entry_counts_as_using_it(tmp_path, tiny, recordings, compute
     first = FeatureStore(tmp_path, tiny)
     first.fill(recordings)
     for age, utterance in enumerate(recordings):
-        os.utime(first._entry(utterance), ns=(0, 10**18 - age))
+        os.utime(first._look([utterance])[0].entry, ns=(0, 10**18 - age))
     FeatureStore(tmp_path, tiny)[recordings[-1]]
     FeatureStore(tmp_path, tiny, max_bytes=size_of(first) - 1).fill([])
     computed.clear()
