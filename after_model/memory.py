@@ -4,10 +4,14 @@
     room.fit(lengths, lambda parts: ...)    # parts of the batch, anew with smaller ones if need be
 
 Lengths are in frames; what a part costs is its padded frames, utterances times the longest.
+
+    give_back()                             # what is freed, to the system
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -72,3 +76,23 @@ class Room:
             _log.warning("out of memory frames=%d now=%d: %s", largest, self.max_frames, reason)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def give_back() -> None:
+    """Return what is freed to the system, where the C library keeps it (glibc; else nothing).
+
+    Every batch has other lengths, so that the holes which one leaves between what lives on don't
+    fit the next: training after-tiny on EmoDB grew to 3.4 GB, of which 0.5 GB were in use. Some
+    milliseconds a call.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
+        return None
