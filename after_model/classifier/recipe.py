@@ -41,7 +41,7 @@ class TrainingConfig:
     train_layers: only so many of the uppermost transformer layers, and the head, are trained (None:
         all, and what lies below them; 0: the head).
     adapter: "lora" trains, of these layers, a part of rank lora_rank of each matrix, scaled by
-        lora_alpha / lora_rank, and the head. It is merged in the end: the classifier keeps its form.
+        lora_alpha / lora_rank, and the head; in the end it is merged.
     class_weights: classes weigh the inverse of how often they are labelled.
     time_mask and feature_mask are SpecAugment's (share, span) as in the authors' code.
     """
@@ -129,9 +129,7 @@ def transformer_layers(backbone: Backbone) -> nn.ModuleList:
     return layers
 
 
-def parameter_groups(
-    classifier: EmotionClassifier, config: TrainingConfig
-) -> list[dict[str, Any]]:
+def parameter_groups(classifier: EmotionClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
     """What has requires_grad, by rate and weight decay, for a torch optimizer."""
     heights = _heights(classifier.backbone)
     top = len(transformer_layers(classifier.backbone))
