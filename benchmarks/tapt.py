@@ -90,6 +90,7 @@ class OurTapt:
         """The recordings of each step of adapt()."""
         feed = Feed(
             self._pool,
+            self._store.frames(self._pool),
             self._store,
             self._config(),
             None,

@@ -12,7 +12,7 @@ State is on disk after every call; a learner killed at any point and opened agai
 on where it was and asks for exactly what it would have asked for. `stale`: labels were told that no
 round was trained on yet, as after a kill in between.
 
-What is asked follows the probe (probe_side.py), refitted with every step; under "paper" it follows
+What is asked follows the probe (serving.py), refitted with every step; under "paper" it follows
 the last round's fine-tuned model.
 """
 
@@ -35,7 +35,7 @@ from after_model.active_learning.competition import Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.hashing import number
 from after_model.active_learning.held_out import held_out
-from after_model.active_learning.probe_side import ProbeSide
+from after_model.active_learning.serving import ServingProbe
 from after_model.active_learning.stopping import StoppingAdvice
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
@@ -130,7 +130,7 @@ class ActiveLearner:
         self._validation_set: TrainingSet | None = None
         self._prepared = False
         self._store: FeatureStore | None = None
-        self._probes: ProbeSide | None = None
+        self._serving: ServingProbe | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
 
     # --- Algorithm 1 -----------------------------------------------------------------------------
@@ -138,20 +138,18 @@ class ActiveLearner:
     def adapt(self) -> None:
         """Line 1: features of the pool and, where it is on, TAPT. Done once; resumes."""
         self._prepare()
-        if self.config.tapt is None or self._adapted:
+        if self.config.tapt is None or tapt.finished(self._adaptation):
             return
-        seconds = tapt.adapt(
+        tapt.adapt(
             backbone.load(self.config.backbone),
             self._pool,
             self.store,
-            self._tapt_folder,
+            self._adaptation,
             self.config.tapt,
             device=self.device,
             progress=self.progress,
-        ).seconds
-        self._state.tapt_seconds = seconds
-        self._save_state()
-        self._store, self._probes, self._prepared = None, None, False  # it changes the encoder
+        )
+        self._store, self._serving, self._prepared = None, None, False  # it changes the encoder
         self._prepare()
 
     def ask(self) -> list[str]:
@@ -253,7 +251,7 @@ class ActiveLearner:
             if not self.labelled:
                 raise ValueError("no model yet: tell() some labels first")
             self._prepare()
-            return self.probes.scores(utterances, self._probe())
+            return self.serving.scores(utterances, self._probe())
         return score(
             self._classifier(version),
             self.store,
@@ -335,34 +333,38 @@ class ActiveLearner:
     @property
     def tapt_seconds(self) -> float:
         """What TAPT took, 0 without it."""
-        return self._state.tapt_seconds or 0.0 if self.config.tapt is not None else 0.0
+        if self.config.tapt is None or not tapt.finished(self._adaptation):
+            return 0.0
+        return tapt.report(self._adaptation).seconds
 
     @property
     def store(self) -> FeatureStore:
         """The stem features of the encoder in use."""
         if self._store is None:
-            adapted = self._tapt_folder if self._adapted else self.config.backbone
-            encoder = backbone.load(adapted).to(resolve_device(self.device))
+            adapted = self.config.tapt is not None and tapt.finished(self._adaptation)
+            name = self._adaptation if adapted else self.config.backbone
+            encoder = backbone.load(name).to(resolve_device(self.device))
             self._store = FeatureStore(
                 self._store_folder, encoder, limits=self.limits, max_bytes=self.max_bytes
             )
         return self._store
 
     @property
-    def probes(self) -> ProbeSide:
+    def serving(self) -> ServingProbe:
         """The embeddings of the encoder in use, and the probe on them."""
-        if self._probes is None:
-            self._probes = ProbeSide(
+        if self._serving is None:
+            self._prepare()
+            self._serving = ServingProbe(
                 self.store,
                 self._pool,
-                self._store_folder.with_name(self._store_folder.name + "-embeddings"),
+                self.store.root / "embeddings",
                 self.config,
-                self.labels,
+                len(self.labels),
                 max_bytes=self.max_bytes,
                 device=self.device,
                 progress=self.progress,
             )
-        return self._probes
+        return self._serving
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -423,7 +425,7 @@ class ActiveLearner:
         """What the start clusters: the paper's CNN features, else what the probe reads."""
         if self.config.fine_tuning == "always":
             return self.store.pooled(candidates)
-        return np.asarray(self.probes.points(candidates))
+        return np.asarray(self.serving.points(candidates))
 
     def _describe(self, candidates: Sequence[Utterance], rng: np.random.Generator) -> Pool:
         """What the strategy needs to know of the candidates, and no more."""
@@ -433,7 +435,7 @@ class ActiveLearner:
         seed = int(rng.integers(2**31))
         samples = self.config.mc_samples if "mc_probs" in needs else 0
         if self._by_probe:
-            return self.probes.describe(
+            return self.serving.describe(
                 candidates, self._probe(), self.labelled, needs, samples=samples, seed=seed,
                 cnn_embeddings=features, surprisal=surprisal,
             )  # fmt: skip
@@ -463,7 +465,7 @@ class ActiveLearner:
         )
 
     def _probe(self) -> Probe:
-        return self.probes.probe(self.labelled)
+        return self.serving.probe(self.labelled)
 
     def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
         """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
@@ -479,7 +481,7 @@ class ActiveLearner:
     def _best(self) -> Outcome:
         """The probe or, where it competes and is better by labels neither has learnt, what a
         fine-tuned encoder gives."""
-        found = self.probes.outcome(self.labelled, self.config.head)
+        found = self.serving.outcome(self.labelled, self.config.head)
         if self.config.fine_tuning == "never":
             return found
         utterances, targets = self._targets([u for u in self._pool if u.id in self._state.labels])
@@ -544,7 +546,7 @@ class ActiveLearner:
             return self._classifier()
         if self.config.head_start == "probe":
             labels = {u.id: row.tolist() for u, row in zip(*given, strict=True)}
-            return self.probes.outcome(labels, self.config.head).classifier
+            return self.serving.outcome(labels, self.config.head).classifier
         encoder = self.store.backbone
         return new_classifier(
             encoder, len(self.labels), self.config.head, self._seed(0, "head"),
@@ -603,7 +605,7 @@ class ActiveLearner:
         chosen = sorted(self._pool, key=lambda u: number(f"{seed}|{u.id}"))[:STOP_SET]
         utterances = sorted(chosen, key=lambda u: u.id)
         if outcome.kept == PROBE:
-            probs = self.probes.scores(utterances, self._probe()).probs
+            probs = self.serving.scores(utterances, self._probe()).probs
         else:
             probs = score(outcome.classifier, self.store, utterances, device=self.device).probs
         return {u.id: int(c) for u, c in zip(utterances, probs.argmax(axis=1), strict=True)}

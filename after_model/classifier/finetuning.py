@@ -1,7 +1,8 @@
 """Fine-tuning the classifier on what is labelled (eq. 9, 16; section 4.3).
 
-Adam, up to 20 epochs, early stopping on the validation loss, best weights kept. The CNN is frozen:
-batches are cached features, grouped by length.
+Adam, up to 20 epochs, early stopping on the validation loss, best weights kept; what trains, and at
+which rates, is in after_model.classifier.recipe. The CNN is frozen: batches are cached features,
+grouped by length.
 """
 
 from __future__ import annotations
@@ -18,38 +19,27 @@ from torch.nn import functional as F
 
 from after_model.audio import Utterance
 from after_model.classifier import EmotionClassifier
+from after_model.classifier.recipe import (
+    TrainingConfig,
+    new_optimizer,
+    new_schedule,
+    trainable,
+)
 from after_model.classifier.scoring import outputs
 from after_model.device import autocast, resolve_device, resolve_precision
 from after_model.features import FeatureStore
 from after_model.features.batching import collate, length_batches, read_ahead
 from after_model.masking import span_mask
+from after_model.memory import Room, give_back
 from after_model.progress import Progress, silent
+
+__all__ = ["TrainingConfig", "TrainingReport", "TrainingSet", "evaluate_loss", "fit"]
+
+FRAMES_PER_SECOND = 50
+STEPS_BETWEEN_TIDYING = 4  # a tenth of a second each, and a batch's worth of holes per step
 
 TrainingSet = tuple[Sequence[Utterance], np.ndarray]
 """Utterances and their targets [N, C]: rows that sum to 1, one-hot or soft."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a round trains. The defaults are the paper's where it says them.
-
-    patience: epochs without a lower validation loss before it stops. min_steps_per_epoch: with few
-    labels an epoch repeats them until it has made this many steps (the paper's "longer
-    fine-tuning" in the few-shot regime): 4 labels would otherwise give 20 steps in all. time_mask
-    and feature_mask are SpecAugment's (share, span) as in the authors' code.
-    """
-
-    epochs: int = 20
-    patience: int = 3
-    batch_size: int = 16
-    min_steps_per_epoch: int = 5
-    learning_rate: float = 1e-4
-    max_grad_norm: float = 1.0
-    class_weights: bool = False
-    time_mask: tuple[float, int] = (0.08, 15)
-    feature_mask: tuple[float, int] = (0.05, 64)
-    precision: str = "auto"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,11 +83,7 @@ def fit(
     precision = resolve_precision(where, config.precision)
     rng = np.random.default_rng(config.seed)
     frames = store.frames(utterances)
-    weights = _class_weights(targets).to(where) if config.class_weights else None
     classifier.to(where)
-    trained = [p for p in classifier.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
-    scaler = torch.amp.GradScaler(where.type, enabled=precision == "fp16")
     report = TrainingReport()
     best, best_epoch, steps, seen = None, 0, 0, 0
     judged = validation is not None and len(validation[0]) > 0
@@ -106,35 +92,27 @@ def fit(
         assert validation is not None
         return evaluate_loss(classifier, store, validation, device=device, precision=precision)
 
-    if judged:
-        report.validation_losses.append(judge())
-        best = _trained_state(classifier)
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
+        contextlib.ExitStack() as stack,
+    ):
         torch.manual_seed(config.seed)
+        stack.enter_context(trainable(classifier, config))
+        if judged:
+            report.validation_losses.append(judge())
+            best = _trained_state(classifier)
+        update = _Update(classifier, targets, config, where, precision, frames)
         for epoch in range(1, config.epochs + 1):
             classifier.train()
             losses = []
             batches = _epoch_batches(frames, config, rng)
             prepared = read_ahead(lambda batch: (batch, collate(store, utterances, batch)), batches)
             for batch, (features, lengths) in prepared:
-                time_mask, feature_mask = _augmentation(classifier, lengths, config, rng)
-                with autocast(where, precision):
-                    logits, _ = classifier(
-                        features.to(where),
-                        lengths.to(where),
-                        time_mask.to(where),
-                        feature_mask.to(where),
-                    )
-                    target = torch.from_numpy(targets[batch]).to(where, torch.float32)
-                    loss = F.cross_entropy(logits, target, weight=weights)
-                optimizer.zero_grad()
-                scaler.scale(loss).backward()
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                losses.append(loss.detach())
+                masks = _augmentation(classifier, lengths, config, rng)
+                losses.append(update(batch, features, lengths, *masks))
                 seen += int(lengths.sum())
+                if len(losses) % STEPS_BETWEEN_TIDYING == 0:
+                    give_back()
             steps += len(batches)
             report.train_losses.append(float(torch.stack(losses).mean()))
             if not np.isfinite(report.train_losses[-1]):
@@ -150,17 +128,86 @@ def fit(
                     progress("training", config.epochs, config.epochs)
                     break
             progress("training", epoch, config.epochs)
-    if best is not None:
-        classifier.load_state_dict(best, strict=False)
+        if best is not None:
+            classifier.load_state_dict(best, strict=False)
     classifier.eval()
     return TrainingReport(
         report.train_losses,
         report.validation_losses,
         best_epoch=best_epoch if best is not None else len(report.train_losses),
         steps=steps,
-        audio_seconds=seen / 50,
+        audio_seconds=seen / FRAMES_PER_SECOND,
         seconds=time.perf_counter() - started,
     )
+
+
+class _Update:
+    """One optimizer step on a batch, computed in as many parts as memory takes."""
+
+    def __init__(
+        self,
+        classifier: EmotionClassifier,
+        targets: np.ndarray,
+        config: TrainingConfig,
+        device: torch.device,
+        precision: str,
+        frames: np.ndarray,
+    ) -> None:
+        self.classifier, self.config = classifier, config
+        self.device, self.precision = device, precision
+        self.targets = torch.from_numpy(targets).float()
+        self.weights = _class_weights(targets).to(device) if config.class_weights else None
+        self.trained = [p for p in classifier.parameters() if p.requires_grad]
+        self.optimizer = new_optimizer(classifier, config)
+        steps = config.epochs * _steps_per_epoch(len(frames), config)
+        self.schedule = new_schedule(self.optimizer, config, steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.room = Room(max(1, round(config.max_batch_seconds * FRAMES_PER_SECOND)))
+
+    def __call__(
+        self,
+        batch: np.ndarray,
+        features: Tensor,
+        lengths: Tensor,
+        time_mask: Tensor,
+        feature_mask: Tensor,
+    ) -> Tensor:
+        """Update the weights; the batch's mean loss, on the device."""
+        targets = self.targets[batch]
+
+        def gradients(parts: list[np.ndarray]) -> Tensor:
+            self.optimizer.zero_grad()
+            total = torch.zeros((), device=self.device)
+            for part in parts:
+                rows, longest = slice(part[0], part[-1] + 1), int(lengths[part].max())
+                given = (
+                    features[rows, :longest],
+                    lengths[rows],
+                    time_mask[rows, :longest],
+                    feature_mask[rows],
+                )
+                with autocast(self.device, self.precision):
+                    logits, _ = self.classifier(*(value.to(self.device) for value in given))
+                    loss = F.cross_entropy(
+                        logits,
+                        targets[rows].to(self.device),
+                        weight=self.weights,
+                        label_smoothing=self.config.label_smoothing,
+                    )
+                loss = loss * (len(part) / len(batch))  # together the mean over the batch
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+            return total
+
+        loss = self.room.fit(lengths.numpy(), gradients)
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # lower after a step that fp16 made it leave out
+            self.schedule.step()
+        return loss
 
 
 def evaluate_loss(
@@ -191,6 +238,12 @@ def _epoch_batches(
     while not batches or len(batches) < config.min_steps_per_epoch:
         batches += length_batches(frames, batch_size=config.batch_size, rng=rng)
     return batches
+
+
+def _steps_per_epoch(count: int, config: TrainingConfig) -> int:
+    """How many batches _epoch_batches() makes of so many utterances."""
+    once = -(-count // config.batch_size)
+    return once * -(-config.min_steps_per_epoch // once)
 
 
 def _augmentation(

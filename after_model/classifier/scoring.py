@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from after_model.audio import Utterance
 from after_model.classifier import EmotionClassifier
-from after_model.device import autocast, resolve_device, side_by_side
+from after_model.device import autocast, resolve_device, resolve_precision, side_by_side
 from after_model.features import FeatureStore
 from after_model.features.batching import batch_frames, collate, length_batches, read_ahead
+from after_model.memory import Room
 from after_model.progress import Progress, silent
 
 
@@ -48,13 +49,13 @@ def score(
     max_frames: int | None = None,
     progress: Progress = silent,
 ) -> Scores:
-    """Score every utterance: bf16 on CUDA, float32 elsewhere.
+    """Score every utterance: in half precision on CUDA, float32 elsewhere.
 
     max_frames: padded frames a batch, None for what suits the device. mc_samples: further
     passes with dropout on. An empty pool gives arrays of length 0.
     """
     where = resolve_device(device)
-    precision = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    precision = resolve_precision(where) if where.type == "cuda" else "fp32"
     count, classes = len(utterances), classifier.num_classes
     probs = np.zeros((count, classes), np.float32)
     embeddings = np.zeros((count, classifier.representation_size), np.float32)
@@ -89,16 +90,29 @@ def outputs(
 
     Both are float32, on the CPU. There batches are computed side by side, each by one thread:
     nothing then waits for the slowest part of an operation, and sums have one order, however many
-    threads there are.
+    threads there are. A batch for which there is no memory is computed in parts.
     """
     classifier.to(device).eval()
     limit = max_frames or batch_frames(device)
     batches = length_batches(store.frames(utterances), max_frames=limit)
+    room = Room()
 
     def compute(batch: np.ndarray, inputs: tuple[Tensor, Tensor]) -> tuple[Any, ...]:
-        with torch.inference_mode(), autocast(device, precision):
-            logits, pooled = classifier(*(value.to(device) for value in inputs))
-            return batch, logits.cpu(), pooled.float().cpu()
+        features, frames = inputs
+
+        def scored(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+            found = []
+            for part in parts:
+                rows = slice(part[0], part[-1] + 1)  # a view
+                longest = int(frames[rows].max())
+                given = features[rows, :longest].to(device), frames[rows].to(device)
+                with torch.inference_mode(), autocast(device, precision):
+                    logits, pooled = classifier(*given)
+                    found.append((logits.cpu(), pooled.float().cpu()))
+            logits, pooled = zip(*found, strict=True)
+            return torch.cat(logits), torch.cat(pooled)
+
+        return batch, *room.fit(frames.numpy(), scored)
 
     def read(batch: np.ndarray) -> tuple[Tensor, Tensor]:
         return collate(store, utterances, batch)

@@ -8,16 +8,18 @@ pre-training on the pool's audio, without labels.
 Several GPUs: run the same program under torchrun (`python -m after_model.tapt --help`).
 
 The folder gets the adapted backbone (config.json, model.safetensors, preprocessor_config.json),
-tapt_heads.safetensors, tapt_units.safetensors ("hubert"), tapt_log.jsonl with one line a step, and
-tapt.json, written last: without it the folder is unfinished and adapt() goes on from its last
-checkpoint. Randomness is drawn from (seed, step), so a resumed run ends where it would have.
+tapt_heads.safetensors, tapt_units.safetensors ("hubert"), tapt_plan.json with the recordings that
+it was begun with, tapt_log.jsonl with one line a step, and tapt.json, written last: without it the
+folder is unfinished and adapt() goes on from its last checkpoint. Randomness is drawn from (seed,
+step), so a resumed run ends where it would have.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ import torch
 from after_model import backbone as backbones
 from after_model.audio import Utterance
 from after_model.backbone import Backbone
-from after_model.device import resolve_device, resolve_precision
+from after_model.device import current, resolve_device, resolve_precision
 from after_model.features import FeatureStore
 from after_model.progress import Progress, silent
 from after_model.tapt.config import HeldOut, TaptCollapse, TaptConfig, TaptError, TaptReport
@@ -50,11 +52,15 @@ __all__ = [
     "contrastive_loss",
     "finished",
     "held_out_accuracy",
+    "identity",
     "load",
     "load_units",
     "reconstruction_loss",
     "surprisal",
 ]
+
+_MAY_CHANGE = ("precision", "save_every", "save_every_s", "collapse_perplexity", "collapse_steps")
+"""Settings that may differ from one run of an adaptation to the next."""
 
 
 def adapt(
@@ -65,42 +71,59 @@ def adapt(
     config: TaptConfig | None = None,
     *,
     held_out: Sequence[Utterance] = (),
+    restart: bool = False,
     progress: Progress = silent,
     device: str = "auto",
 ) -> TaptReport:
     """Pre-train a copy of the backbone on the utterances' audio and save it in `folder`.
 
     backbone itself is left as it is, and so is the global random state. Unreadable recordings are
-    skipped and reported. held_out utterances are only measured on, before and after. A finished
-    folder returns its report at once.
+    skipped and reported, those too that become so on the way. held_out utterances are only measured
+    on, before and after.
 
-    Raises TaptError when nothing can be trained on or the folder holds another adaptation,
+    A finished folder returns its report at once, whatever recordings have gone or come since. An
+    unfinished one goes on from its last checkpoint on the recordings that it was begun with, as far
+    as they are still given; it begins anew if less than half are, or if backbone or settings are
+    others. restart: begin anew whatever the folder holds.
+
+    Raises TaptError when nothing can be trained on or the folder holds another finished adaptation,
     TaptCollapse when training degenerates (the folder can then be used again).
     """
-    size = sum(p.numel() for p in backbone.parameters())
-    layers = backbone.num_layers
-    config = (config or TaptConfig()).resolved(backbone.family, layers, size)
+    config = _resolved(backbone, config)
     files = Folder(Path(folder))
-    identity = _identity(backbone, utterances, held_out, config)
-    report = files.report(identity)
+    decisive = _identity(backbone, config)
+    ids, held_ids = [u.id for u in utterances], [u.id for u in held_out]
+    report = None if restart else files.report(decisive, ids, held_ids)
     if report is not None:
         return report
     where = resolve_device(device)
-    accelerator = make_accelerator(
-        where, resolve_precision(where, config.precision), config.accumulation
-    )
-    with torch.random.fork_rng(devices=[accelerator.device] if where.type == "cuda" else []):
-        with accelerator.main_process_first():
-            if accelerator.is_main_process:
-                files.begin(identity)
-            failures = store.fill([*utterances, *held_out], progress)
-        run = Run(
-            backbone, utterances, held_out, failures, store, files, config, accelerator, progress
+    with current(where):
+        accelerator = make_accelerator(
+            where, resolve_precision(where, config.precision), config.accumulation
         )
-        run.train()
-    report = files.report(identity)
-    assert report is not None
-    return report
+        with torch.random.fork_rng(devices=[accelerator.device] if where.type == "cuda" else []):
+            if accelerator.is_main_process:
+                files.begin(decisive, ids, held_ids, restart)
+            accelerator.wait_for_everyone()
+            run = Run(backbone, utterances, held_out, store, files, config, accelerator, progress)
+            run.train()
+    return files.stored_report()
+
+
+def identity(backbone: Backbone, config: TaptConfig | None = None) -> str:
+    """Names an adaptation by what decides it but the audio, in 20 letters; fit for a folder's name.
+
+    Other for another backbone or changed settings, the same in any release for the same ones.
+    """
+    config = _resolved(backbone, config)
+    defaults = {field.name: field.default for field in dataclasses.fields(TaptConfig)}
+    changed = {
+        name: value
+        for name, value in _identity(backbone, config).items()
+        if name not in defaults or value != defaults[name]
+    }
+    text = json.dumps(changed, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def finished(folder: Path | str) -> bool:
@@ -153,28 +176,19 @@ def surprisal(
     return frame_surprisal(model, store, utterances, size=size, units=units, progress=progress)
 
 
-def _identity(
-    backbone: Backbone,
-    utterances: Sequence[Utterance],
-    held_out: Sequence[Utterance],
-    config: TaptConfig,
-) -> dict[str, Any]:
-    """What decides an adaptation's result: a folder belongs to one of these."""
+def _resolved(backbone: Backbone, config: TaptConfig | None) -> TaptConfig:
+    size = sum(p.numel() for p in backbone.parameters())
+    layers = backbone.num_layers
+    return (config or TaptConfig()).resolved(backbone.family, layers, size)
+
+
+def _identity(backbone: Backbone, config: TaptConfig) -> dict[str, Any]:
+    """What decides an adaptation's result but the audio: a folder belongs to one of these."""
     weights = hashlib.blake2b(digest_size=10)
     for name, weight in sorted(backbone.state_dict().items()):
         weights.update(name.encode())
         weights.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-    settings = asdict(config)
-    for name in ("precision", "save_every", "collapse_perplexity", "collapse_steps"):
-        del settings[name]  # may change from one run to the next
-    return {
-        "backbone": weights.hexdigest(),
-        "utterances": _digest(utterances),
-        "held_out": _digest(held_out),
-        **settings,
-    }
-
-
-def _digest(utterances: Sequence[Utterance]) -> str:
-    names = "\n".join(u.id for u in utterances)
-    return f"{len(utterances)}, {hashlib.blake2b(names.encode(), digest_size=10).hexdigest()}"
+    settings = dataclasses.asdict(config)
+    for name in _MAY_CHANGE:
+        del settings[name]
+    return {"backbone": weights.hexdigest(), **settings}

@@ -16,6 +16,7 @@ import torch
 
 from after_model import audio, backbone, tapt
 from after_model.audio import Utterance
+from after_model.device import cores
 from after_model.features import FeatureStore
 from after_model.progress import bar, silent
 
@@ -33,7 +34,8 @@ Several GPUs of one machine (batch_seconds is per GPU), and two CPU processes:
       --backbone facebook/wav2vec2-base --max-steps 20000 --batch-seconds 180
   torchrun --nproc_per_node=2 -m after_model.tapt --audio wav --out adapted --device cpu
 
-A run that was killed goes on when the same command is given again.
+A run that was killed goes on when the same command is given again, without the recordings that have
+gone meanwhile. torchrun gives each process a card of its own; CUDA_VISIBLE_DEVICES says which.
 """
 
 
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         train, held_out = _pool(options.audio, options.hold_out)
         model = backbone.load(options.backbone)
-        store = FeatureStore(options.store or options.out / "features", model)
+        store = FeatureStore(
+            options.store or options.out / "features", model, workers=_encoding_workers()
+        )
         if first:
             print(
                 f"Adapting {model.name} to {len(train)} recordings of {options.audio}"
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out,
             config,
             held_out=held_out,
+            restart=options.restart,
             progress=bar() if first and sys.stderr.isatty() else silent,
             device=options.device,
         )
@@ -74,6 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _encoding_workers() -> int | None:
+    """Threads with which a process encodes; None for as many as torch uses.
+
+    torchrun tells each process to use one; those of a machine share its cores.
+    """
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    return max(1, cores() // int(processes)) if processes else None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m after_model.tapt",
@@ -85,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapted backbone")
     parser.add_argument("--backbone", default=backbone.DEFAULT, help="hub name or folder")
     parser.add_argument("--store", type=Path, help="feature cache (default: OUT/features)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--restart", action="store_true", help="begin anew, whatever --out holds")
     parser.add_argument(
         "--hold-out",
         nargs="+",

@@ -52,7 +52,8 @@ class TaptConfig:
         0.999995 is made for 400,000 steps; None reaches gumbel_end with the last step.
     units, unit_layer: k-means units of "hubert" and the layer they are clustered from (None: the
         middle one).
-    save_every: steps between the checkpoints from which a killed run resumes.
+    save_every_s: seconds of training between the checkpoints from which a killed run resumes, of
+        which the last is kept; save_every: steps instead, None for the time alone.
     collapse_perplexity, collapse_steps: after the warm-up, so many steps in a row with a lower
         perplexity (1 is a single codeword) raise TaptCollapse.
     """
@@ -83,7 +84,8 @@ class TaptConfig:
     units: int = 100
     unit_layer: int | None = None
     seed: int = 0
-    save_every: int = 100
+    save_every: int | None = None
+    save_every_s: float = 600.0
     collapse_perplexity: float = 1.5
     collapse_steps: int = 20
 
@@ -108,12 +110,13 @@ class TaptConfig:
             "gumbel_start",
             "gumbel_end",
             "units",
-            "save_every",
+            "save_every_s",
             "collapse_steps",
         )
         for name in positive:
             _check(getattr(self, name) > 0, name, "above 0")
         _check(self.learning_rate is None or self.learning_rate > 0, "learning_rate", "above 0")
+        _check(self.save_every is None or self.save_every > 0, "save_every", "above 0, or None")
         _check(self.max_steps is None or self.max_steps > 0, "max_steps", "above 0")
 
     def resolved(self, family: str, layers: int, parameters: int) -> TaptConfig:
@@ -163,8 +166,9 @@ class TaptReport:
     """What an adaptation did; `folder` holds the adapted backbone for backbone.load(folder).
 
     seconds: of training, earlier runs of a resumed one included; skipped: unreadable recordings,
-    with the reason; before, after: on the held-out utterances, None without any. Heads that start
-    anew score chance before; then `before` says nothing about the backbone.
+    with the reason, those that became so on the way included; before, after: on the held-out
+    utterances, None without any. Heads that start anew score chance before; then `before` says
+    nothing about the backbone.
     """
 
     folder: Path

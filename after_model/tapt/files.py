@@ -1,7 +1,10 @@
-"""The folder of an adaptation: who it belongs to, log, checkpoints, and what it ends with.
+"""The folder of an adaptation: what it adapts to, log, checkpoints, and what it ends with.
 
 Everything that a later run reads is written beside and renamed, so that a kill at any point leaves
 either the old or the new. tapt.json is written last and makes the folder complete.
+
+An identity (backbone and settings) and a plan (the recordings and their lengths) decide what an
+adaptation does. Both are fixed when it begins: recordings that go or come meanwhile don't stop it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,19 @@ from after_model.tapt.objectives import TaptModel
 from after_model.tapt.units import Units
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What an adaptation was begun with: ids, and the frames of those to train on.
+
+    skipped: what could not be read then, with the reason.
+    """
+
+    utterances: tuple[str, ...]
+    frames: tuple[int, ...]
+    held_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
 class Folder:
     """Reads and writes the files of one adaptation."""
 
@@ -29,18 +47,41 @@ class Folder:
         self.root = root
         self.done = root / "tapt.json"
         self.begun = root / "tapt_begun.json"
+        self.plan_file = root / "tapt_plan.json"
         self.units = root / "tapt_units.safetensors"
         self.log_file = root / "tapt_log.jsonl"
 
-    # --- whose folder it is --------------------------------------------------------------------
+    # --- what it adapts to ---------------------------------------------------------------------
 
-    def report(self, identity: dict[str, Any]) -> TaptReport | None:
-        """The report of a finished folder. Raises TaptError if it holds another adaptation."""
-        for file in (self.done, self.begun):
-            if file.exists():
-                self._compare(json.loads(file.read_text())["identity"], identity)
+    def report(
+        self, identity: dict[str, Any], utterances: Sequence[str], held_out: Sequence[str]
+    ) -> TaptReport | None:
+        """The report of a finished folder, None while it is unfinished.
+
+        Recordings may have gone and some come since it was made. Raises TaptError, naming what
+        differs, if backbone or settings were others, most recordings are others, or it was trained
+        on one that is now held out.
+        """
         if not self.done.exists():
             return None
+        differing = _differences(json.loads(self.done.read_text())["identity"], identity)
+        plan = self.plan()
+        if plan is not None:  # earlier releases wrote none
+            trained = set(plan.utterances)
+            known = sum(i in trained for i in utterances)
+            if 2 * known < len(utterances):
+                differing.append(f"{known} of the {len(utterances)} utterances are in it")
+            differing += [f"{i}, now held out, was trained on" for i in held_out if i in trained]
+        if differing:
+            raise TaptError(
+                f"{self.root} holds another adaptation: {'; '.join(differing[:5])}. Give another "
+                "folder, delete this one, or ask for a restart"
+            )
+        self._drop_unfinished()  # a kill may have come between
+        return self.stored_report()
+
+    def stored_report(self) -> TaptReport:
+        """The report of a finished folder."""
         stored = json.loads(self.done.read_text())["report"]
         for name in ("before", "after"):
             stored[name] = HeldOut(**stored[name]) if stored[name] else None
@@ -55,32 +96,60 @@ class Folder:
         names = {field.name for field in dataclasses.fields(TaptConfig)}
         return TaptConfig(**{k: v for k, v in identity.items() if k in names})
 
-    def _compare(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-        differing = [
-            f"{name} was {stored.get(name)!r} and is now {wanted.get(name)!r}"
-            for name in sorted(stored.keys() | wanted.keys())
-            if stored.get(name) != wanted.get(name)
-        ]
-        if differing:
-            raise TaptError(
-                f"{self.root} holds another adaptation: {'; '.join(differing)}. "
-                "Give another folder, or delete this one"
-            )
+    def begin(
+        self,
+        identity: dict[str, Any],
+        utterances: Sequence[str],
+        held_out: Sequence[str],
+        restart: bool,
+    ) -> None:
+        """Make the folder ready: what can go on is kept, anything else forgotten.
 
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Make the folder and mark whose it is."""
+        An unfinished adaptation goes on when backbone and settings are the same, at least half of
+        its recordings are among the utterances and none of them is held out now.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         for left_over in self.root.glob("*.new"):
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        if not restart and self._goes_on(identity, set(utterances), set(held_out)):
+            return
+        self.done.unlink(missing_ok=True)
+        self.abandon()
+        self.plan_file.unlink(missing_ok=True)
+        self.log_file.unlink(missing_ok=True)
+        self._write_json(self.begun, {"identity": identity})
+
+    def _goes_on(self, identity: dict[str, Any], given: set[str], held_out: set[str]) -> bool:
         if not self.begun.exists():
-            self.log_file.unlink(missing_ok=True)
-            self._write_json(self.begun, {"identity": identity})
+            return False
+        if _differences(json.loads(self.begun.read_text())["identity"], identity):
+            return False
+        plan = self.plan()
+        if plan is None:  # it had not come so far, or an earlier release began it
+            return not self._checkpoints()
+        still = sum(i in given for i in plan.utterances)
+        return 2 * still >= len(plan.utterances) and held_out.isdisjoint(plan.utterances)
+
+    def plan(self) -> Plan | None:
+        """What the adaptation was begun with; None before that is known."""
+        if not self.plan_file.exists():
+            return None
+        stored = json.loads(self.plan_file.read_text())
+        return Plan(**{name: tuple(values) for name, values in stored.items()})
+
+    def write_plan(self, plan: Plan) -> None:
+        """Fix what the adaptation is made from."""
+        self._write_json(self.plan_file, dataclasses.asdict(plan))
 
     def abandon(self) -> None:
         """After a collapse: forget the run but for its log, so that the folder can be reused."""
-        for checkpoint in self._checkpoints():
-            shutil.rmtree(checkpoint)
+        self._drop_unfinished()
         self.units.unlink(missing_ok=True)
+
+    def _drop_unfinished(self) -> None:
+        """What only a run that goes on needs."""
+        for checkpoint in self._checkpoints():
+            shutil.rmtree(checkpoint, ignore_errors=True)
         self.begun.unlink(missing_ok=True)
 
     def write_units(self, units: Units) -> None:
@@ -115,6 +184,7 @@ class Folder:
         """Replace the last checkpoint: weights as safetensors, optimizer state by torch.save."""
         older = self._checkpoints()
         new = self.root / "checkpoint.new"
+        shutil.rmtree(new, ignore_errors=True)  # a full disk may have cut one short
         new.mkdir()
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in weights.items()},
@@ -152,9 +222,7 @@ class Folder:
         stored = dataclasses.asdict(report)
         del stored["folder"]
         self._write_json(self.done, {"identity": identity, "report": stored})
-        for checkpoint in self._checkpoints():
-            shutil.rmtree(checkpoint)
-        self.begun.unlink()
+        self._drop_unfinished()
 
     def _write_json(self, path: Path, content: dict[str, Any]) -> None:
         new = path.with_suffix(".new")
@@ -162,6 +230,17 @@ class Folder:
         _sync(new)
         os.replace(new, path)
         _sync(path.parent)
+
+
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs; a setting that the stored identity does not know had its default."""
+    fields = {field.name: field.default for field in dataclasses.fields(TaptConfig)}
+    earlier = {name: fields[name] for name in wanted if name in fields} | stored
+    return [
+        f"{name} was {earlier.get(name)!r} and is now {value!r}"
+        for name, value in sorted(wanted.items())
+        if earlier.get(name) != value
+    ]
 
 
 def _sync(path: Path) -> None:

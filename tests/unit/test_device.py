@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
-from after_model.device import autocast, resolve_device, resolve_precision
+from after_model.device import autocast, cores, resolve_device, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -20,10 +22,33 @@ def test_a_named_device_is_taken_as_it_is():
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp16")])
-def test_cuda_trains_in_the_half_precision_it_has(monkeypatch, supported, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_cuda_trains_in_the_half_precision_that_it_does_not_emulate(monkeypatch, native, expected):
+    def supported(including_emulation=True):
+        return including_emulation or native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     assert resolve_precision(CUDA) == expected
+
+
+def test_the_card_that_is_asked_for_its_precision_is_the_one_given(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+
+    def device(card):
+        asked.append(card)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    resolve_precision(torch.device("cuda", 1))
+    assert asked == [torch.device("cuda", 1)]
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert cores() == 3
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from after_model import backbone
 from after_model.audio import AudioError, Utterance
 from after_model.backbone import Backbone
 from after_model.backbone.kernels import onednn
-from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier import EmotionClassifier, new_classifier, scoring
 from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
 from after_model.features.batching import collate
@@ -79,6 +80,39 @@ def test_scores_do_not_depend_on_the_batch_size(classifier, store, recordings, m
     np.testing.assert_allclose(parts.probs, whole.probs, atol=1e-5)
     np.testing.assert_allclose(parts.embeddings, whole.embeddings, atol=1e-5)
     np.testing.assert_allclose(parts.mc_probs, whole.mc_probs, atol=1e-5)
+
+
+def test_scores_are_the_same_where_memory_is_short(classifier, store, recordings, monkeypatch):
+    expected = score(classifier, store, recordings).probs
+    forward, sizes = classifier.forward, []
+
+    def short(features, frames):
+        sizes.append(len(frames))
+        if len(frames) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return forward(features, frames)
+
+    monkeypatch.setattr(classifier, "forward", short)
+    scores = score(classifier, store, recordings, max_frames=10_000)
+    np.testing.assert_allclose(scores.probs, expected, atol=1e-5)
+    assert sizes[:2] == [16, 8]
+
+
+def test_a_card_that_emulates_bf16_scores_in_fp16(classifier, store, recordings, monkeypatch):
+    """The card is made up: what is looked at is the precision that its batches are asked for."""
+    asked = []
+
+    def outputs(_classifier, _store, _utterances, _device, precision, _max_frames):
+        asked.append(precision)
+        yield from ()
+
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: (
+        including_emulation
+    ))  # fmt: skip
+    monkeypatch.setattr(scoring, "outputs", outputs)
+    score(classifier, store, recordings, device="cuda")
+    assert asked == ["fp16"]
 
 
 def test_scores_do_not_depend_on_the_number_of_threads(classifier, store, recordings):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +24,14 @@ from after_model.audio import Utterance
 from after_model.backbone import Backbone
 from after_model.features import FeatureStore
 from after_model.masking import span_mask
+from after_model.memory import Room
 from after_model.tapt.__main__ import main
+from after_model.tapt.batches import Feed
 from after_model.tapt.config import TaptConfig
+from after_model.tapt.files import Folder
 from after_model.tapt.losses import sample_distractors
 from after_model.tapt.objectives import CodebookHeads, Quantizer, TaptModel
+from after_model.tapt.training import make_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -346,22 +352,280 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing_older(
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_folder_of_another_adaptation_is_refused(
-    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path, finished: bool
+def interrupted(
+    backbone: Backbone,
+    pool: list[Utterance],
+    store: FeatureStore,
+    folder: Path,
+    config: TaptConfig = SHORT,
+    held_out: list[Utterance] | None = None,
 ) -> None:
-    try:
+    """An adaptation in the folder that ended after its third step, its checkpoint of the second."""
+    with pytest.raises(Killed):
         tapt.adapt(
-            tiny, pool, store, tmp_path, SHORT, device="cpu",
-            progress=kill_after(0 if finished else 2),
+            backbone, pool, store, folder, config, held_out=held_out or [], device="cpu",
+            progress=kill_after(3),
         )  # fmt: skip
-    except Killed:
-        assert not finished
-    other = TaptConfig(**{**vars(SHORT), "learning_rate": 0.5})
-    with pytest.raises(tapt.TaptError, match=r"learning_rate was 5e-05 and is now 0.5"):
-        tapt.adapt(tiny, pool, store, tmp_path, other, device="cpu")
-    with pytest.raises(tapt.TaptError, match="utterances was"):
-        tapt.adapt(tiny, pool[1:], store, tmp_path, SHORT, device="cpu")
+
+
+def steps_made(folder: Path, adapt: Callable[..., tapt.TaptReport]) -> list[float]:
+    """The steps that a run made itself: two are left after a run that was interrupted."""
+    made: list[float] = []
+    adapt(progress=lambda stage, done, _: made.append(done) if stage == "tapt" else None)
+    return made
+
+
+@pytest.fixture
+def copies(pool: list[Utterance], tmp_path: Path) -> list[Utterance]:
+    """The pool in files that a test may delete."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    return [Utterance(u.id, Path(shutil.copy(u.path, folder))) for u in pool]
+
+
+OTHER = TaptConfig(**{**vars(SHORT), "learning_rate": 0.5})
+
+
+def test_a_finished_folder_refuses_another_adaptation(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
+    with pytest.raises(tapt.TaptError, match=r"learning_rate was 5e-05 and is now 0.5.*restart"):
+        tapt.adapt(tiny, pool, store, tmp_path, OTHER, device="cpu")
+    others = [Utterance(f"other {u.id}", u.path) for u in pool]
+    with pytest.raises(tapt.TaptError, match="2 of the 14 utterances"):
+        tapt.adapt(tiny, [*pool[:2], *others], store, tmp_path, SHORT, device="cpu")
+    with pytest.raises(tapt.TaptError, match="00, now held out, was trained on"):
+        tapt.adapt(tiny, pool[1:], store, tmp_path, SHORT, held_out=pool[:1], device="cpu")
+
+
+def test_a_finished_folder_serves_a_pool_that_lost_and_gained_recordings(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    report = tapt.adapt(tiny, pool[:9], store, tmp_path, SHORT, device="cpu")
+    assert tapt.adapt(tiny, pool[3:], store, tmp_path, SHORT, device="cpu") == report
+
+
+def test_a_finished_folder_begins_anew_when_asked(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
+    tapt.adapt(tiny, pool, store, tmp_path, OTHER, device="cpu", restart=True)
+    assert log(tmp_path)[-1]["step"] == 4
+    with pytest.raises(tapt.TaptError, match="learning_rate was 0.5"):
+        tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
+
+
+def test_what_a_kill_left_of_a_finished_run_is_removed(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
+    (tmp_path / "checkpoint-00000004").mkdir()
+    tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_an_unfinished_folder_of_another_adaptation_begins_anew(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    interrupted(tiny, pool, store, tmp_path)
+    made = steps_made(
+        tmp_path, partial(tapt.adapt, tiny, pool, store, tmp_path, OTHER, device="cpu")
+    )
+    assert made == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("objective", ["paper", "hubert"])
+@pytest.mark.parametrize("fate", ["not given", "deleted", "unreadable"])
+def test_an_interrupted_run_goes_on_without_a_recording_that_is_gone(
+    tiny: Backbone,
+    store: FeatureStore,
+    copies: list[Utterance],
+    tmp_path: Path,
+    objective: str,
+    fate: str,
+) -> None:
+    config = TaptConfig(**{**vars(SHORT), "objective": objective})
+    interrupted(tiny, copies, store, tmp_path / "out", config)
+    if fate == "unreadable":
+        copies[5].path.write_bytes(b"no audio")
+    else:
+        copies[5].path.unlink()
+    given = [u for u in copies if fate != "not given" or u is not copies[5]]
+    made = steps_made(
+        tmp_path, partial(tapt.adapt, tiny, given, store, tmp_path / "out", config, device="cpu")
+    )
+    assert made == [3, 4]
+    report = tapt.adapt(tiny, given, store, tmp_path / "out", config, device="cpu")
+    assert report.utterances == 11
+    assert "05" in report.skipped[0]
+
+
+def test_an_interrupted_run_goes_on_when_recordings_have_come(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    interrupted(tiny, pool[:9], store, tmp_path / "cut")
+    tapt.adapt(tiny, pool, store, tmp_path / "cut", SHORT, device="cpu")
+    tapt.adapt(tiny, pool[:9], store, tmp_path / "whole", SHORT, device="cpu")
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("case", ["most are gone", "one is held out now"])
+def test_an_interrupted_run_begins_anew_on_another_pool(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path, case: str
+) -> None:
+    interrupted(tiny, pool, store, tmp_path)
+    given, held_out = (pool[:5], []) if case == "most are gone" else (pool[1:], pool[:1])
+    made = steps_made(
+        tmp_path,
+        partial(tapt.adapt, tiny, given, store, tmp_path, SHORT, held_out=held_out, device="cpu"),
+    )
+    assert made == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("train_cnn", [False, True])
+def test_a_recording_that_goes_while_training_is_left_out_and_reported(
+    tiny: Backbone,
+    store: FeatureStore,
+    copies: list[Utterance],
+    tmp_path: Path,
+    train_cnn: bool,
+) -> None:
+    def progress(stage: str, done: float, _total: float) -> None:
+        if stage == "tapt" and done == 1:
+            for utterance in (copies[2], copies[11]):  # one to train on, one held out
+                utterance.path.unlink(missing_ok=True)
+
+    changes = {"train_cnn": train_cnn, "max_steps": 8}
+    config = TaptConfig(**{**vars(SHORT), **changes})
+    report = tapt.adapt(
+        tiny, copies[:9], store, tmp_path / "out", config, held_out=copies[9:], device="cpu",
+        progress=progress,
+    )  # fmt: skip
+    assert report.steps == 8
+    assert report.utterances == 8
+    assert any("02.wav" in reason for reason in report.skipped)
+    assert any("11.wav" in reason for reason in report.skipped)
+
+
+def test_when_every_recording_has_gone_the_error_says_so(
+    tiny: Backbone, store: FeatureStore, copies: list[Utterance], tmp_path: Path
+) -> None:
+    def progress(stage: str, done: float, _total: float) -> None:
+        if stage == "tapt" and done == 1:
+            for utterance in copies:
+                utterance.path.unlink()
+
+    config = TaptConfig(**{**vars(SHORT), "max_steps": 40})
+    with pytest.raises(tapt.TaptError, match=r"none of the 12 recordings.*0\d.wav"):
+        tapt.adapt(tiny, copies, store, tmp_path / "out", config, device="cpu", progress=progress)
+
+
+def test_an_identity_follows_backbone_and_settings(tiny: Backbone, hubert_folder: Path) -> None:
+    name = tapt.identity(tiny, SHORT)
+    assert name == tapt.identity(tiny, TaptConfig(**{**vars(SHORT), "save_every": 9}))
+    assert len({name, tapt.identity(tiny, OTHER), tapt.identity(tiny)}) == 3
+    assert name != tapt.identity(backbones.load(hubert_folder), SHORT)
+    assert name.isalnum()
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e9, [4]), (1e-9, [1, 2, 3, 4])])
+def test_checkpoints_are_written_by_time(
+    tiny: Backbone,
+    store: FeatureStore,
+    pool: list[Utterance],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    expected: list[int],
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(Folder, "save_checkpoint", lambda _self, step, *_: written.append(step))
+    config = TaptConfig(**{**vars(SHORT), "save_every": None, "save_every_s": seconds})
+    tapt.adapt(tiny, pool, store, tmp_path, config, device="cpu")
+    assert written == expected
+
+
+def test_a_checkpoint_holds_what_is_trained_and_the_last_alone_is_kept(
+    tiny: Backbone, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    config = TaptConfig(**{**vars(SHORT), "save_every": 1})
+    interrupted(tiny, pool, store, tmp_path, config)
+    (kept,) = tmp_path.glob("checkpoint*")
+    stored = load_file(kept / "model.safetensors")
+    assert "backbone.model.encoder.layers.0.attention.k_proj.weight" in stored
+    assert not [name for name in stored if "feature_extractor" in name]
+
+
+def test_a_step_without_memory_is_made_in_parts(
+    tiny: Backbone,
+    store: FeatureStore,
+    pool: list[Utterance],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    forward = TaptModel.forward
+
+    def short(self: TaptModel, features: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(features))
+        if len(features) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, features, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TaptModel, "forward", short)
+    config = TaptConfig(**{**vars(SHORT), "accumulation": 2, "max_steps": 3})
+    report = tapt.adapt(tiny, pool, store, tmp_path, config, device="cpu")
+    assert report.steps == 3
+    assert sum(size > 3 for size in sizes) <= 2  # and not tried again
+
+
+def test_parts_of_a_step_have_the_gradients_of_the_whole(
+    pretraining_folder: Path, store: FeatureStore, pool: list[Utterance], tmp_path: Path
+) -> None:
+    """wav2vec 2.0's loss without diversity is a mean over masked frames, and noise is off."""
+    backbone = backbones.load(pretraining_folder)
+    model = TaptModel(backbone, "wav2vec2").eval()
+    own = FeatureStore(tmp_path / "own", backbone)
+    config = TaptConfig(objective="wav2vec2", batch_seconds=20).resolved("wav2vec2", 2, 1)
+    feed = Feed(pool, own.frames(pool), own, config, None, frame_seconds=0.02, rank=0, world=1)
+    _, (batch,) = next(iter(feed.read(after=0)))
+    whole = torch.autograd.grad(model(**batch.inputs)["loss"], model.heads.project_hid.weight)[0]
+    total = torch.zeros_like(whole)
+    for part in Room(200).parts(batch.lengths):
+        given = batch.part(part)
+        weight = int(given["mask"].sum()) / batch.masked
+        loss = model(**given)["loss"] * weight
+        total += torch.autograd.grad(loss, model.heads.project_hid.weight)[0]
+    torch.testing.assert_close(total, whole, atol=1e-5, rtol=1e-4)
+
+
+# --- devices -----------------------------------------------------------------------------------
+
+
+def test_the_card_given_is_the_one_used() -> None:
+    try:
+        device = make_accelerator(torch.device("cuda", 1), "fp32", 1).device
+        assert device == torch.device("cuda", 1)
+    finally:
+        make_accelerator(torch.device("cpu"), "fp32", 1)
+
+
+def test_torchrun_s_processes_share_the_cores_when_they_encode(
+    tiny_folder: Path, pool: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("after_model.tapt.__main__.cores", lambda: 6)
+    found: list[int] = []
+
+    def adapt(_backbone: object, _train: object, store: FeatureStore, *_: object, **__: object):
+        found.append(store.workers)
+        raise tapt.TaptError("enough")
+
+    monkeypatch.setattr(tapt, "adapt", adapt)
+    assert main(["--audio", str(pool[0].path.parent), "--out", str(tmp_path / "out"),
+                 "--backbone", str(tiny_folder), "--device", "cpu"]) == 1  # fmt: skip
+    assert found == [3]
 
 
 def test_a_collapsed_codebook_is_an_error_and_frees_the_folder(
