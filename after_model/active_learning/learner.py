@@ -19,7 +19,6 @@ the last round's fine-tuned model.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -27,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from after_model import acquisition, backbone, initialization, metrics, tapt
+from after_model import acquisition, backbone, initialization, tapt
 from after_model.acquisition import Pool
 from after_model.active_learning import state as states
-from after_model.active_learning import stopping
+from after_model.active_learning import rounds, stopping
 from after_model.active_learning.competition import Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.hashing import number
@@ -40,7 +39,7 @@ from after_model.active_learning.stopping import StoppingAdvice
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
 from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
-from after_model.classifier.finetuning import TrainingReport, TrainingSet, evaluate_loss, fit
+from after_model.classifier.finetuning import TrainingSet, fit
 from after_model.classifier.probe import Probe
 from after_model.classifier.scoring import Scores, score
 from after_model.device import resolve_device
@@ -49,7 +48,6 @@ from after_model.labels import Label, LabelSpace
 from after_model.model_store import ModelStore
 from after_model.progress import Progress, silent
 
-STOP_SET = 200  # recordings on which successive models are compared
 PROBE, FINE_TUNED = "probe", "fine-tuned"
 
 
@@ -130,6 +128,8 @@ class ActiveLearner:
         self._validation_set: TrainingSet | None = None
         self._prepared = False
         self._store: FeatureStore | None = None
+        self._tapt_mark: str | None = None
+        self._labelled: dict[str, list[float]] | None = None
         self._serving: ServingProbe | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
 
@@ -192,6 +192,7 @@ class ActiveLearner:
         """
         targets = self._targets_of(answers)
         self._state.labels.update(targets)
+        self._labelled = None
         self._state.stale = self.stale or bool(targets)
         self._save_state()
 
@@ -200,6 +201,7 @@ class ActiveLearner:
         targets = self._targets_of(answers)
         self._state.stale = self.stale or targets != self._state.labels
         self._state.labels = targets
+        self._labelled = None
         self._save_state()
 
     def train(self, make_current: bool = True) -> RoundRecord:
@@ -213,7 +215,6 @@ class ActiveLearner:
         started = time.perf_counter()
         line = self._line()
         outcome = self._fine_tuned() if self.config.fine_tuning == "always" else self._best()
-        classifier = outcome.classifier
         round_number, labelled = len(self._state.curve), len(self.labelled)
         before, after = self._state.stop_set, self._stop_set(outcome)
         record = RoundRecord(
@@ -222,7 +223,7 @@ class ActiveLearner:
             share=labelled / max(1, len(self._pool)),
             version=f"after-r{round_number:02d}-n{labelled:04d}",
             validation=outcome.validation,
-            agreement=self._agreement(before, after),
+            agreement=stopping.agreement(before, after, len(self.labels)),
             best_epoch=outcome.report.best_epoch,
             steps=outcome.report.steps,
             select_seconds=self._state.select_seconds,
@@ -231,7 +232,12 @@ class ActiveLearner:
             reason=outcome.reason,
             line=line,
         )
-        record = self._publish(record, classifier, make_current)
+        learnt = json.dumps([self.labelled, _plain(self.config)], sort_keys=True)
+        record, fresh = rounds.publish(
+            self.models, record, outcome.classifier, self.labels, learnt, make_current=make_current
+        )
+        # what is published is what counts: read again where a kill left it published before
+        self._loaded = (record.version, outcome.classifier) if fresh else None
         self._state.curve.append(dataclasses.asdict(record))
         self._state.pending, self._state.stale = None, False
         self._state.select_seconds = 0.0
@@ -247,7 +253,7 @@ class ActiveLearner:
         A probe serves from the first labels on, and knows all that were told; a fine-tuned model
         is the last round's. Recordings that can't be read are in `skipped` of what is returned.
         """
-        if version is None and self._by_probe:
+        if self._by_probe and (version is None or self._is_current(version)):
             if not self.labelled:
                 raise ValueError("no model yet: tell() some labels first")
             self._prepare()
@@ -309,7 +315,10 @@ class ActiveLearner:
     @property
     def labelled(self) -> dict[str, list[float]]:
         """Targets [C] of the readable recordings by id, in the order they were told."""
-        return {k: t for k, t in self._state.labels.items() if k in self._readable_ids}
+        if self._labelled is None:
+            ids = self._readable_ids
+            self._labelled = {k: t for k, t in self._state.labels.items() if k in ids}
+        return self._labelled
 
     @property
     def given(self) -> list[Utterance]:
@@ -376,6 +385,11 @@ class ActiveLearner:
         kept = self._state.curve[-1].get("kept", FINE_TUNED) if self._state.curve else PROBE
         return kept == PROBE or self.config.fine_tuning == "never"
 
+    def _is_current(self, version: str) -> bool:
+        """Whether that is the probe of the labels as they are."""
+        curve = self._state.curve
+        return bool(curve) and curve[-1]["version"] == version and not self.stale
+
     def _starting(self) -> bool:
         """Whether the start is still asked for: there is no model whose doubts could decide."""
         if self.config.fine_tuning == "always":
@@ -390,6 +404,7 @@ class ActiveLearner:
         self.skipped = []
         self._pool = self._readable(self._given)
         self._readable_ids = {u.id for u in self._pool}
+        self._labelled = None
         if self._validation is not None:
             label_of = dict(
                 zip((u.id for u in self._validation[0]), self._validation[1], strict=True)
@@ -414,58 +429,55 @@ class ActiveLearner:
         rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
         candidates = [u for u in self._pool if u.id not in self._state.labels]
         if self._starting():
-            points = self._start_points(candidates)
+            # the paper clusters CNN features; otherwise what the probe is going to read
+            if self.config.fine_tuning == "always":
+                points = self.store.pooled(candidates)
+            else:
+                points = np.asarray(self.serving.points(candidates))
             wanted = max(wanted, initialization.least(points, rng))
             chosen = self.start.select(points, wanted, rng)
         else:
             chosen = self.strategy.select(self._describe(candidates, rng), wanted, rng)
         return [candidates[i].id for i in chosen]
 
-    def _start_points(self, candidates: Sequence[Utterance]) -> np.ndarray:
-        """What the start clusters: the paper's CNN features, else what the probe reads."""
-        if self.config.fine_tuning == "always":
-            return self.store.pooled(candidates)
-        return np.asarray(self.serving.points(candidates))
-
     def _describe(self, candidates: Sequence[Utterance], rng: np.random.Generator) -> Pool:
-        """What the strategy needs to know of the candidates, and no more."""
-        needs = self.strategy.needs
-        features = self.store.pooled(candidates) if "cnn_embeddings" in needs else None
-        surprisal = self._surprisal(candidates) if "surprisal" in needs else None
+        """What the strategy reads of the candidates, and no more."""
+        read = self.strategy.needs | self.strategy.uses
         seed = int(rng.integers(2**31))
-        samples = self.config.mc_samples if "mc_probs" in needs else 0
+        samples = self.config.mc_samples if "mc_probs" in read else 0
+        features: dict[str, np.ndarray] = {}
+        if "cnn_embeddings" in read:
+            features["cnn_embeddings"] = self.store.pooled(candidates)
+        if "surprisal" in read:
+            features["surprisal"] = tapt.surprisal(
+                self._adaptation, self.store, candidates,
+                device=self.device, progress=self.progress,
+            )  # fmt: skip
         if self._by_probe:
             return self.serving.describe(
-                candidates, self._probe(), self.labelled, needs, samples=samples, seed=seed,
-                cnn_embeddings=features, surprisal=surprisal,
+                candidates, self._probe(), self.labelled, self.strategy,
+                samples=samples, seed=seed, **features,
             )  # fmt: skip
-        empty = np.zeros((len(candidates), 0), np.float32)
-        scores = Scores(empty, empty)
-        if needs & {"probs", "embeddings", "mc_probs"}:
-            scores = score(
-                self._classifier(),
-                self.store,
-                candidates,
-                mc_samples=samples,
-                seed=seed,
-                device=self.device,
-                progress=self.progress,
-            )
-        return Pool(
-            probs=scores.probs,
-            embeddings=scores.embeddings,
-            mc_probs=scores.mc_probs,
-            cnn_embeddings=features,
-            surprisal=surprisal,
-        )
-
-    def _surprisal(self, candidates: Sequence[Utterance]) -> np.ndarray:
-        return tapt.surprisal(
-            self._tapt_folder, self.store, candidates, device=self.device, progress=self.progress
-        )
+        if read & {"probs", "embeddings", "mc_probs"}:
+            found = score(
+                self._classifier(), self.store, candidates,
+                mc_samples=samples, seed=seed, device=self.device, progress=self.progress,
+            )  # fmt: skip
+            features |= {"probs": found.probs, "embeddings": found.embeddings}
+            if found.mc_probs is not None:
+                features["mc_probs"] = found.mc_probs
+        return Pool(size=len(candidates), **features)
 
     def _probe(self) -> Probe:
         return self.serving.probe(self.labelled)
+
+    @property
+    def _adaptation(self) -> Path:
+        """Where TAPT of this backbone and these settings is: other ones have a folder of their own."""
+        if self._tapt_mark is None:
+            encoder = backbone.load(self.config.backbone)
+            self._tapt_mark = tapt.identity(encoder, self.config.tapt)
+        return self._tapt_folder / self._tapt_mark
 
     def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
         """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
@@ -481,16 +493,20 @@ class ActiveLearner:
     def _best(self) -> Outcome:
         """The probe or, where it competes and is better by labels neither has learnt, what a
         fine-tuned encoder gives."""
-        found = self.serving.outcome(self.labelled, self.config.head)
+        probe = self._probe()
+        found = Outcome(
+            PROBE, "", self.serving.classifier(probe), dict(probe.validation.metrics)
+        )
         if self.config.fine_tuning == "never":
             return found
-        utterances, targets = self._targets([u for u in self._pool if u.id in self._state.labels])
+        ids = [u.id for u in self._pool if u.id in self._state.labels]
         return compete(
             found,
-            self._probe(),
+            probe.validation,
+            self._from_probe,
             self.store,
-            (utterances, targets),
-            dataclasses.replace(self.config.training, seed=self._seed(0, "train")),
+            self._targets([u for u in self._pool if u.id in self._state.labels]),
+            dataclasses.replace(self.config.training, seed=self._seed(len(ids), "train")),
             device=self.device,
             progress=self.progress,
         )
@@ -510,10 +526,10 @@ class ActiveLearner:
             device=self.device,
             progress=self.progress,
         )
-        self._state.trained = list(
-            dict.fromkeys([*self._state.trained, *(u.id for u in given[0])])
-        )
-        return Outcome(FINE_TUNED, "", classifier, self._validate(classifier, held), report)
+        learnt = [*self._state.trained, *(u.id for u in given[0])]
+        self._state.trained = list(dict.fromkeys(learnt))
+        validation = rounds.validate(classifier, self.store, held, device=self.device)
+        return Outcome(FINE_TUNED, "", classifier, validation, report)
 
     def _training_sets(self) -> tuple[TrainingSet, TrainingSet | None]:
         """(utterances, targets) to train on and to stop on."""
@@ -539,48 +555,22 @@ class ActiveLearner:
         rows = [self._state.labels[u.id] for u in utterances]
         return utterances, np.array(rows, np.float32).reshape(-1, len(self.labels))
 
+    def _from_probe(self, given: TrainingSet) -> EmotionClassifier:
+        """A classifier whose head is the probe of these labels."""
+        labels = {u.id: row.tolist() for u, row in zip(*given, strict=True)}
+        return self.serving.classifier(self.serving.fit(labels))
+
     def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
-        """What the round trains from; a new head begins as the probe if so configured."""
+        """What the paper's round trains from."""
         curve = self.curve
         if self.config.warm_start == "previous" and curve and curve[-1].line == self._line():
             return self._classifier()
         if self.config.head_start == "probe":
-            labels = {u.id: row.tolist() for u, row in zip(*given, strict=True)}
-            return self.serving.outcome(labels, self.config.head).classifier
-        encoder = self.store.backbone
+            return self._from_probe(given)
         return new_classifier(
-            encoder, len(self.labels), self.config.head, self._seed(0, "head"),
-            states=self.config.states or encoder.default_states,
+            self.store.backbone, len(self.labels), self.config.head, self._seed(0, "head"),
+            states=self.config.states,
         )  # fmt: skip
-
-    def _publish(
-        self, record: RoundRecord, classifier: EmotionClassifier, make_current: bool
-    ) -> RoundRecord:
-        """Publish the model, or take over the one that was published before a kill.
-
-        It is that round's only if it learnt from the same labels: a version never changes, so a
-        model of other labels gets a name of its own.
-        """
-        content = json.dumps([self.labelled, _plain(self.config)], sort_keys=True)
-        mark = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-        version, attempt = record.version, 1
-        while version in self.models.versions():
-            if self.models.metadata(version).get("learnt") == mark:
-                if make_current:
-                    self.models.rollback(version)
-                self._loaded = None  # read again: what is published is what counts
-                return dataclasses.replace(record, version=version)
-            attempt += 1
-            version = f"{record.version}-{attempt}"
-        record = dataclasses.replace(record, version=version)
-        self.models.publish(
-            version,
-            lambda target: classifier.save(target, self.labels),
-            metadata={**dataclasses.asdict(record), "learnt": mark},
-            make_current=make_current,
-        )
-        self._loaded = (version, classifier)
-        return record
 
     def _line(self) -> int:
         """Counted up when the configuration is another than the last round's."""
@@ -597,38 +587,14 @@ class ActiveLearner:
         return self._loaded[1]
 
     def _stop_set(self, outcome: Outcome) -> dict[str, int]:
-        """Classes that a model predicts on the stop set: up to 200 recordings of the pool, by id.
-
-        Chosen by a hash of the id, so that a pool that grows keeps most of them.
-        """
-        seed = self._seed(0, "stop set")
-        chosen = sorted(self._pool, key=lambda u: number(f"{seed}|{u.id}"))[:STOP_SET]
-        utterances = sorted(chosen, key=lambda u: u.id)
+        """Classes that a round's model predicts on the stop set, by id."""
+        names = set(stopping.stop_set(self._readable_ids, self._seed(0, "stop set")))
+        utterances = sorted((u for u in self._pool if u.id in names), key=lambda u: u.id)
         if outcome.kept == PROBE:
             probs = self.serving.scores(utterances, self._probe()).probs
         else:
             probs = score(outcome.classifier, self.store, utterances, device=self.device).probs
         return {u.id: int(c) for u, c in zip(utterances, probs.argmax(axis=1), strict=True)}
-
-    def _agreement(self, before: dict[str, int] | None, after: dict[str, int]) -> float | None:
-        """Cohen's kappa of two models on the recordings that both were shown."""
-        shared = [key for key in after if key in (before or {})]
-        if not before or not shared:
-            return None
-        return stopping.kappa(
-            [before[key] for key in shared], [after[key] for key in shared], len(self.labels)
-        )
-
-    def _validate(
-        self, classifier: EmotionClassifier, held: TrainingSet | None
-    ) -> dict[str, float]:
-        if held is None or not len(held[0]):
-            return {}
-        utterances, targets = held
-        probs = score(classifier, self.store, utterances, device=self.device).probs
-        result = metrics.evaluate(targets.argmax(axis=1), probs)
-        result["loss"] = evaluate_loss(classifier, self.store, held, device=self.device)
-        return result
 
     def _seed(self, count: int, purpose: str) -> int:
         """A seed of its own for every random thing, independent of what ran before."""

@@ -99,18 +99,21 @@ class ServingProbe:
     def probe(self, labels: Labels) -> Probe:
         """The probe of these labels; the last one where they are the same."""
         if self._fitted is None or self._fitted[0] != labels:
-            rows = self._rows(labels)
-            speakers = [self._speakers[i] for i in rows]
-            fitted = probes.fit(
-                self.embeddings.take(rows),
-                np.array(list(labels.values()), np.float64).reshape(-1, self.num_classes),
-                statistics=self._statistics,
-                speakers=speakers if any(self._speakers) else None,
-                means=self._means,
-                config=self._settings,
-            )
-            self._fitted = dict(labels), fitted
+            self._fitted = dict(labels), self.fit(labels)
         return self._fitted[1]
+
+    def fit(self, labels: Labels) -> Probe:
+        """A probe of these labels."""
+        rows = self._rows(labels)
+        speakers = [self._speakers[i] for i in rows]
+        return probes.fit(
+            self.embeddings.take(rows),
+            np.array(list(labels.values()), np.float64).reshape(-1, self.num_classes),
+            statistics=self._statistics,
+            speakers=speakers if any(self._speakers) else None,
+            means=self._means,
+            config=self._settings,
+        )
 
     def scores(self, utterances: Sequence[Utterance], probe: Probe) -> Scores:
         """Probabilities and embeddings of any recordings, by the probe.

@@ -45,7 +45,6 @@ class LearnerState:
     trained: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     stop_set: dict[str, int] | None = None
-    tapt_seconds: float | None = None
     settings: dict[str, Any] | None = None
     line: int = 0
 
@@ -97,7 +96,7 @@ def _migrated(content: dict[str, Any]) -> dict[str, Any]:
     if len(held) < len(identity["labels"]):
         held = []
     trained = [i for i in content["labels"] if i not in set(held)] if content["curve"] else []
-    kept = ("labels", "curve", "pending", "stale", "select_seconds", "stop_set", "tapt_seconds")
+    kept = ("labels", "curve", "pending", "stale", "select_seconds", "stop_set")
     return {
         **{name: content[name] for name in kept if name in content},
         "version": VERSION,

@@ -56,6 +56,7 @@ __all__ = [
     "load",
     "load_units",
     "reconstruction_loss",
+    "report",
     "surprisal",
 ]
 
@@ -93,9 +94,9 @@ def adapt(
     files = Folder(Path(folder))
     decisive = _identity(backbone, config)
     ids, held_ids = [u.id for u in utterances], [u.id for u in held_out]
-    report = None if restart else files.report(decisive, ids, held_ids)
-    if report is not None:
-        return report
+    done = None if restart else files.report(decisive, ids, held_ids)
+    if done is not None:
+        return done
     where = resolve_device(device)
     with current(where):
         accelerator = make_accelerator(
@@ -133,6 +134,13 @@ def finished(folder: Path | str) -> bool:
     except TaptError:
         return False
     return True
+
+
+def report(folder: Path | str) -> TaptReport:
+    """What the adaptation in the folder did. Raises TaptError when it holds no finished one."""
+    files = Folder(Path(folder))
+    files.finished_config()
+    return files.stored_report()
 
 
 def load(folder: Path | str) -> TaptModel:
