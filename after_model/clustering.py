@@ -18,6 +18,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
@@ -38,7 +39,8 @@ DIMENSIONS = 64
 _RESTARTS = 5
 _FEW = 32  # up to here k-means is restarted; beyond, one k-means++ start is as good and enough
 _SETTLE = 5  # Lloyd steps in all features after the fit in few; 2 or 3 change anything
-_LEARN = 2_000  # points from which the principal components are taken
+_LEARN = 512  # points from which the principal components are taken
+_NOTHING = 1e-10  # below this share of the largest (a fourth power), a component holds nothing
 _BLOCK = 2**22  # numbers in the largest intermediate array
 
 
@@ -50,7 +52,7 @@ class Clusters:
     """M groups of N points, numbered from the largest; equal sizes by their first member."""
 
     labels: np.ndarray  # int64 [N], 0 .. M - 1, none empty
-    centres: np.ndarray  # float64 [M, D]
+    centres: np.ndarray  # [M, D], of the points' type
     distances: np.ndarray  # float64 [N], squared Euclidean distance to the own centre
 
     def __len__(self) -> int:
@@ -222,8 +224,12 @@ def _reduced(points: np.ndarray) -> np.ndarray:
         return points
     sample = points[:: -(-len(points) // _LEARN)]
     with ONE_THREAD.limit(limits=1):
-        basis = np.linalg.qr(sample.T @ (sample @ _directions(points.shape[1])))[0]
-        return points @ basis
+        range_ = (sample.T @ (sample @ _directions(points.shape[1]))).astype(np.float64)
+        # Orthonormal columns by way of their 64 x 64 products: five times as fast as QR.
+        values, vectors = np.linalg.eigh(range_.T @ range_)
+        kept = values > _NOTHING * values[-1]
+        basis = range_ @ (vectors[:, kept] / np.sqrt(values[kept]))
+        return points @ basis.astype(np.float32)
 
 
 def _settled(
@@ -235,11 +241,10 @@ def _settled(
         mass = weights.astype(points.dtype)
     centres = np.zeros((int(labels.max()) + 1, points.shape[1]), dtype=points.dtype)
     for _ in range(_SETTLE):
-        order = np.argsort(labels, kind="stable")
-        kept, first = np.unique(labels[order], return_index=True)
-        heavy = mass[order]
-        sums = np.add.reduceat(points[order] * heavy[:, None], first, axis=0)
-        centres[kept] = sums / np.add.reduceat(heavy, first)[:, None]
+        heavy = np.bincount(labels, mass, len(centres))
+        member = csr_array((mass, (labels, np.arange(len(labels)))), (len(centres), len(labels)))
+        kept = heavy > 0
+        centres[kept] = (member @ points)[kept] / heavy[kept, None].astype(points.dtype)
         before, labels = labels, squared_distances(points, centres).argmin(axis=1)
         if (labels == before).all():
             break
@@ -263,11 +268,12 @@ def _numbered(
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     labels = rank[labels]
-    middle = (points[first] if centres is None else centres[kept])[order].astype(np.float64)
+    middle = (points[first] if centres is None else centres[kept])[order].astype(points.dtype)
     distances = np.empty(len(points))
     step = max(1, _BLOCK // max(1, points.shape[1]))
     for start in range(0, len(points), step):
         # The difference itself, not |x|^2 - 2xc + |c|^2: equal rows must get equal distances.
         block = slice(start, start + step)
-        distances[block] = ((points[block] - middle[labels[block]]) ** 2).sum(axis=1)
+        apart = points[block] - middle[labels[block]]
+        distances[block] = np.einsum("ij,ij->i", apart, apart)
     return Clusters(labels, middle, distances)

@@ -24,7 +24,7 @@ def squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """[N, M] for floats [N, D] and [M, D]; rounding errors of zero are zero, so that copies tie."""
     with ONE_THREAD.limit(limits=1):
         inner = points @ others.T
-    both = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    both = _squares(points)[:, None] + _squares(others)
     inner *= -2
     inner += both
     both *= _ROUNDING * np.finfo(both.dtype).eps
@@ -48,11 +48,12 @@ def nearest(
         return rows, squared
     place = np.full(len(points), -1)
     place[among] = np.arange(len(among))
-    others = points[among]
+    others = points if len(among) == len(points) else points[among]
     step = max(1, _BLOCK // len(among))
     for start in range(0, len(points), step):
         block = slice(start, start + step)
-        distance = squared_distances(points[block], others)
+        # The same array twice, where it is: BLAS then computes half of the products.
+        distance = squared_distances(points if step >= len(points) else points[block], others)
         own = np.flatnonzero(place[block] >= 0)
         distance[own, place[block][own]] = np.inf
         near = np.sort(np.argpartition(distance, count - 1, axis=1)[:, :count], axis=1)
@@ -61,3 +62,7 @@ def nearest(
         rows[block] = among[np.take_along_axis(near, order, axis=1)]
         squared[block] = np.take_along_axis(values, order, axis=1)
     return rows, squared
+
+
+def _squares(points: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", points, points)

@@ -36,6 +36,7 @@ MAX_OUTCOMES = 10_000
 SAMPLES = 1_000
 _CHUNK = 2**21  # numbers in the largest intermediate array, about 16 MiB
 _AT_ONCE = 32  # utterances whose gains are computed together
+_SINGLE = 1e-5  # nats; more than what single precision is wrong by
 _SLACK = 1.25  # how far above its last estimate a sampled gain may come out
 _TIE = 1e-10  # nats; below this, gains differ by rounding only
 
@@ -88,10 +89,7 @@ def batchbald_scored(
     chosen: list[int] = []
     information: list[float] = []
     while len(chosen) < k:
-        if chosen:
-            best = _raise_best(outcomes, values, per_model, bounds)
-        else:
-            best = bounds.max()
+        best = _raise_best(outcomes, values, per_model, bounds) if chosen else bounds.max()
         if best <= _TIE:
             by_own = top_k(np.round(own, 10), len(own))  # copies tie
             rest = by_own[~np.isin(by_own, chosen)][: k - len(chosen)]
@@ -142,9 +140,13 @@ def _raise_best(
         block = order[start : start + _AT_ONCE]
         if bounds[block[0]] * slack < best - _TIE:
             break
-        bounds[block] = _gains(outcomes, values[block], per_model[block])
-        best = max(best, float(bounds[block].max()))
-    return best
+        short = values[block].astype(np.float32)
+        bounds[block] = _gains(outcomes, short, per_model[block]) + _SINGLE
+        best = max(best, float(bounds[block].max()) - 2 * _SINGLE)
+    # Single precision finds the few that can be the best, double precision settles which.
+    last = np.flatnonzero(bounds >= best)
+    bounds[last] = _gains(outcomes, values[last], per_model[last])
+    return float(bounds[last].max())
 
 
 class _Exact:
@@ -193,18 +195,19 @@ def _gains(outcomes: _Exact | _Sampled, values: np.ndarray, per_model: np.ndarra
     """
     posterior = outcomes.posterior
     _, draws, classes = values.shape
+    short = posterior.astype(values.dtype)
     step = max(1, _CHUNK // (len(posterior) * classes))
     gains = -(per_model @ (outcomes.weight @ posterior))
     for start in range(0, len(values), step):
         block = values[start : start + step].transpose(1, 0, 2).reshape(draws, -1)
-        spread = -_p_log_p(posterior @ block)  # [M, n * C]
+        spread = -_p_log_p(short @ block)  # [M, n * C]
         gains[start : start + step] += (outcomes.weight @ spread).reshape(-1, classes).sum(axis=1)
     return gains
 
 
 def _p_log_p(values: np.ndarray) -> np.ndarray:
     """p log p with 0 log 0 = 0; several times faster than scipy.special.entr on large arrays."""
-    return values * np.log(np.maximum(values, np.finfo(np.float64).tiny))
+    return values * np.log(np.maximum(values, np.finfo(values.dtype).tiny))
 
 
 STRATEGY = ByBatch(

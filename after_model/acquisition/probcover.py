@@ -41,29 +41,33 @@ def probcover(
     k = wanted(k, len(embeddings))
     rows = draw(len(embeddings), k, rng, limit)
     points, known = clustering.prepare_both(embeddings, rows, labelled, rng, limit)
-    targets = points[draw(len(points), 0, rng, reference)]
+    drawn = draw(len(points), 0, rng, reference)
+    targets = points[drawn]
+    squared = squared_distances(targets, targets)
     count = clustering.elbow(targets, rng) if classes is None else classes
     pseudo = clustering.fit(targets, max(2, count), rng).labels
-    within = radius(targets, pseudo) ** 2
-    covers = _within(points, targets, within)  # [n, T]
+    within = squared_radius(squared, pseudo)
+    covers = np.empty((len(points), len(targets)), dtype=bool)
+    covers[drawn] = squared <= within
+    others = np.setdiff1d(np.arange(len(points)), drawn)
+    covers[others] = _within(points[others], targets, within)
     open_ = ~_within(known, targets, within).any(axis=0)
     return rows[_greedy(covers, open_, k)]
 
 
-def radius(points: np.ndarray, labels: np.ndarray, alpha: float = ALPHA) -> float:
-    """The largest delta at which a share `alpha` of the balls around points [N, D] is pure.
+def squared_radius(squared: np.ndarray, labels: np.ndarray, alpha: float = ALPHA) -> float:
+    """The square of the largest delta at which a share `alpha` of all balls is pure, for squared
+    distances [N, N] and labels [N].
 
     A ball is pure below the distance to the nearest point with another label, so delta is a
     quantile of those distances; balls are closed, so it is just below it. inf if all agree.
     """
-    if len(points) == 0:
+    if len(squared) == 0:
         return np.inf
-    squared = squared_distances(points, points)
-    squared[labels[:, None] == labels] = np.inf
-    other = np.sort(squared.min(axis=1))
+    other = np.sort(np.where(labels[:, None] == labels, np.inf, squared).min(axis=1))
     # The i-th smallest is impure from there on: i balls may be, so that N - i >= alpha N are not.
     impure = int(np.floor((1 - alpha) * len(other) + 1e-9))
-    return float(np.sqrt(np.nextafter(other[min(impure, len(other) - 1)], 0)))
+    return np.nextafter(other[min(impure, len(other) - 1)], 0)
 
 
 def _within(points: np.ndarray, targets: np.ndarray, squared: float) -> np.ndarray:

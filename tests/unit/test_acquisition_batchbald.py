@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 
 import numpy as np
@@ -101,13 +102,42 @@ def test_when_nothing_adds_information_the_own_information_decides():
     assert batchbald(probs, 4, np.random.default_rng(0)).tolist() == [0, 1, 3, 2]
 
 
-def test_samples_that_agree_leave_utterance_order():
-    probs = np.tile(np.random.default_rng(0).dirichlet(np.ones(3), 9), (4, 1, 1))
-    assert batchbald(probs, 5, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
+def everything_each_time(monkeypatch):
+    """Greedy without laziness: every gain anew for every pick."""
+    module = sys.modules["after_model.acquisition.batchbald"]
+
+    def all_gains(outcomes, values, per_model, bounds):
+        open_ = np.flatnonzero(bounds > -np.inf)
+        bounds[open_] = module._gains(outcomes, values[open_], per_model[open_])
+        return float(bounds.max())
+
+    monkeypatch.setattr(module, "_raise_best", all_gains)
 
 
-def test_one_sample_carries_no_information():
-    assert batchbald(mc_samples(1, 6, 3, 0), 3, np.random.default_rng(0)).tolist() == [0, 1, 2]
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_gains_choose_what_all_gains_choose(seed, monkeypatch):
+    probs = mc_samples(8, 300, 5, seed)
+    lazy = batchbald_scored(probs, 12, np.random.default_rng(seed))
+    everything_each_time(monkeypatch)
+    exact = batchbald_scored(probs, 12, np.random.default_rng(seed))
+    np.testing.assert_array_equal(lazy[0], exact[0])
+    np.testing.assert_array_equal(lazy[1], exact[1])
+
+
+def test_few_gains_are_computed_anew(monkeypatch):
+    module = sys.modules["after_model.acquisition.batchbald"]
+    rows, compute = [], module._gains
+    monkeypatch.setattr(module, "_gains", lambda o, v, p: rows.append(len(v)) or compute(o, v, p))
+    probs = mc_samples(8, 2_000, 5, 0)
+    batchbald(probs, 4, np.random.default_rng(0))
+    assert sum(rows) < 2_000 + 3 * 1_000  # once each, then not half of them for each of the others
+
+
+def test_the_candidates_are_those_with_most_information_of_their_own():
+    probs = mc_samples(6, 2_000, 4, 3)
+    exact = batchbald(probs, 6, np.random.default_rng(0))
+    bounded = batchbald(probs, 6, np.random.default_rng(0), limit=400)
+    assert len(set(exact.tolist()) & set(bounded.tolist())) >= 5
 
 
 def test_information_never_exceeds_what_tells_the_samples_apart():

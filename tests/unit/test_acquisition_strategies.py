@@ -10,18 +10,8 @@ import pytest
 from after_model import acquisition
 from after_model.acquisition import Pool, cluster_entropy, entropy, get, names, top_k
 
-ALL = [
-    "alps",
-    "alps-surprisal",
-    "badge",
-    "batchbald",
-    "cluster-entropy",
-    "entropy",
-    "least-confidence",
-    "margin",
-    "random",
-]
-every_strategy = pytest.mark.parametrize("name", ALL)
+every_strategy = pytest.mark.parametrize("name", names())  # a new file is tested without a word
+OF_EMBEDDINGS = [name for name in names() if "embeddings" in get(name).needs]
 
 
 def pool_of(size: int, seed: int = 0, classes: int = 4) -> Pool:
@@ -32,6 +22,8 @@ def pool_of(size: int, seed: int = 0, classes: int = 4) -> Pool:
         embeddings=rng.normal(size=(size, 6)),
         mc_probs=mc_probs,
         surprisal=rng.random((size, 8)),
+        labelled_embeddings=rng.normal(size=(9, 6)),
+        labelled_targets=rng.dirichlet(np.ones(classes), 9),
     )
 
 
@@ -40,7 +32,22 @@ def selected(name: str, pool: Pool, k: int, seed: int = 0) -> list[int]:
 
 
 def test_names_lists_every_strategy():
-    assert names() == ALL
+    assert names() == [
+        "alps",
+        "alps-surprisal",
+        "badge",
+        "batchbald",
+        "cluster-entropy",
+        "cluster-margin",
+        "coreset",
+        "dropquery",
+        "entropy",
+        "least-confidence",
+        "margin",
+        "probcover",
+        "random",
+        "typiclust",
+    ]
 
 
 @every_strategy
@@ -114,15 +121,81 @@ def test_the_same_seed_gives_the_same_selection(name):
     assert selected(name, pool_of(80), 12, seed=3) == selected(name, pool_of(80), 12, seed=3)
 
 
+def identical(size: int) -> Pool:
+    """One utterance `size` times over; its dropout samples differ from each other."""
+    mc_probs = np.repeat([[[0.5, 0.3, 0.2]], [[0.1, 0.2, 0.7]], [[0.2, 0.1, 0.7]]], size, axis=1)
+    return Pool(
+        probs=mc_probs.mean(axis=0),
+        embeddings=np.ones((size, 5)),
+        mc_probs=mc_probs,
+        surprisal=np.zeros((size, 2)),
+    )
+
+
 @every_strategy
 def test_identical_utterances_are_no_obstacle(name):
+    assert len(set(selected(name, identical(30), 11))) == 11
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - {"random", "cluster-margin"}))
+def test_identical_utterances_are_asked_for_in_utterance_order(name):
+    """Cluster-margin draws within a cluster by chance, as random does everywhere."""
+    assert selected(name, identical(30), 6) == [0, 1, 2, 3, 4, 5]
+
+
+@every_strategy
+@pytest.mark.parametrize("distinct", [2, 5])
+def test_copies_of_few_utterances_are_no_obstacle(name, distinct):
+    full = pool_of(distinct)
+    rows = np.arange(40) % distinct
     pool = Pool(
-        probs=np.full((30, 4), 0.25),
-        embeddings=np.ones((30, 5)),
-        mc_probs=np.full((3, 30, 4), 0.25),
-        surprisal=np.zeros((30, 2)),
+        probs=full.probs[rows],
+        embeddings=full.embeddings[rows],
+        mc_probs=full.mc_probs[:, rows],
+        surprisal=full.surprisal[rows],
     )
-    assert len(set(selected(name, pool, 11))) == 11
+    assert len(set(selected(name, pool, 17))) == 17
+
+
+@pytest.mark.parametrize("name", OF_EMBEDDINGS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_embedding_that_is_not_finite_is_named(name, bad):
+    """The pool is so small that every row is a candidate of every strategy."""
+    pool = pool_of(12)
+    pool.embeddings[7, 2] = bad
+    with pytest.raises(ValueError, match=r"embeddings\[7\]"):
+        selected(name, pool, 11)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in names() if "labelled_embeddings" in get(name).uses]
+)
+def test_a_labelled_embedding_that_is_not_finite_is_named(name):
+    pool = pool_of(12)
+    pool.labelled_embeddings[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"labelled_embeddings\[3\]"):
+        selected(name, pool, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "probs" in get(name).needs])
+def test_a_row_of_probs_that_is_no_distribution_is_named(name):
+    pool = pool_of(12)
+    pool.probs[5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"probs\[5\]"):
+        selected(name, pool, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "mc_probs" in get(name).needs])
+@pytest.mark.parametrize("draws", [1, 4])
+def test_mc_samples_that_agree_are_refused_and_the_way_out_is_named(name, draws):
+    """A backbone without dropout: the first k would come back as if they had been chosen."""
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), 9)
+    pool = Pool(
+        probs=probs, mc_probs=np.tile(probs, (draws, 1, 1)), embeddings=pool_of(9).embeddings
+    )
+    with pytest.raises(ValueError, match=r"samples agree on every utterance.*dropout.*entropy"):
+        selected(name, pool, 5)
+    assert sorted(selected(name, pool, 9)) == list(range(9))  # there is nothing to choose
 
 
 @every_strategy
@@ -134,9 +207,16 @@ def test_a_negative_k_is_refused(name):
 @every_strategy
 def test_a_strategy_reads_only_what_it_says_it_needs(name):
     full = pool_of(20)
-    needs = get(name).needs
-    partial = Pool(**{field: getattr(full, field) for field in needs}, size=20)
+    read = get(name).needs | get(name).uses
+    partial = Pool(**{field: getattr(full, field) for field in read}, size=20)
     assert selected(name, partial, 5) == selected(name, full, 5)
+
+
+@every_strategy
+def test_what_a_strategy_only_uses_may_be_missing(name):
+    full = pool_of(20)
+    needed = Pool(**{field: getattr(full, field) for field in get(name).needs}, size=20)
+    assert len(set(selected(name, needed, 5))) == 5
 
 
 @every_strategy
@@ -150,6 +230,11 @@ def test_a_pool_without_what_is_needed_is_an_error_that_names_it(name):
 def test_pool_arrays_must_agree_on_the_number_of_utterances():
     with pytest.raises(ValueError, match="disagree"):
         Pool(probs=np.full((3, 2), 0.5), embeddings=np.zeros((4, 2)))
+
+
+def test_labelled_arrays_must_agree_on_what_is_labelled():
+    with pytest.raises(ValueError, match="differ in rows"):
+        Pool(size=3, labelled_embeddings=np.zeros((4, 2)), labelled_targets=np.zeros((5, 2)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from after_model import clustering
 from after_model.initialization import bmal, dacs, get, kmeans, names, sparsity, symmetric_kl
 
-every_start = pytest.mark.parametrize("name", ["bmal", "dacs", "kmeans", "random"])
+every_start = pytest.mark.parametrize("name", names())
+every_reading_start = pytest.mark.parametrize("name", [n for n in names() if n != "random"])
 
 
 def blobs(sizes: list[int], seed: int = 0) -> np.ndarray:
@@ -25,12 +26,12 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_names_are_the_four_of_the_paper():
-    assert names() == ["bmal", "dacs", "kmeans", "random"]
+def test_names_are_the_four_of_the_paper_and_three_that_need_no_label():
+    assert names() == ["bmal", "coreset", "dacs", "kmeans", "probcover", "random", "typiclust"]
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown start 'k-means'; known: bmal, dacs"):
+    with pytest.raises(ValueError, match="unknown start 'k-means'; known: bmal, coreset, dacs"):
         get("k-means")
 
 
@@ -60,7 +61,7 @@ def test_copies_of_few_recordings_are_no_obstacle(name, distinct):
     assert len(set(get(name).select(embeddings, 17, rng()).tolist())) == 17
 
 
-@pytest.mark.parametrize("name", ["bmal", "dacs", "kmeans"])
+@every_reading_start
 def test_features_of_any_scale_give_the_same_start(name):
     embeddings = np.c_[blobs([10, 20, 30]), np.ones(60)]  # and a feature that says nothing
     expected = get(name).select(embeddings, 6, rng())
@@ -68,14 +69,14 @@ def test_features_of_any_scale_give_the_same_start(name):
         np.testing.assert_array_equal(get(name).select(embeddings * scale, 6, rng()), expected)
 
 
-@pytest.mark.parametrize("name", ["bmal", "dacs", "kmeans"])
+@every_reading_start
 def test_an_outlier_as_large_as_float32_is_no_obstacle(name):
     embeddings = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
     embeddings[7] = 1e30
     assert len(set(get(name).select(embeddings, 12, rng()).tolist())) == 12
 
 
-@pytest.mark.parametrize("name", ["bmal", "dacs", "kmeans"])
+@every_reading_start
 def test_a_row_that_is_not_finite_is_named(name):
     embeddings = np.zeros((5, 2))
     embeddings[3, 1] = np.nan
