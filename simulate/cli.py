@@ -133,7 +133,9 @@ def _model(add: Add) -> None:
         "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
     )
     add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
-    words = "hidden states that are pooled: numbers with commas between, last, all (by the backbone)"
+    words = (
+        "hidden states that are pooled: numbers with commas between, last, all (by the backbone)"
+    )
     add("--states", type=_states, metavar="NUMBERS", help=words)
     words = (
         "of the encoder in every round: never (a probe on frozen embeddings), competes (kept where "
@@ -216,7 +218,9 @@ def _states(text: str) -> tuple[int, ...] | str:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers such as 2,3, or last, or all") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: numbers such as 2,3, or last, or all"
+        ) from None
 
 
 def _path(text: str) -> Path:

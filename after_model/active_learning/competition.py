@@ -1,9 +1,8 @@
 """Does fine-tuning earn its place? Probe against fine-tuned encoder on labels neither has learnt.
 
-Every part of the labels is predicted by models that learnt from the others: by the probe, which has
-done so anyway for its temperature, and by an encoder that was fine-tuned from a probe of those
-others. Parts keep speakers together where they are known. The lower loss wins; a winning encoder is
-then fine-tuned once more, on all labels, for as many epochs.
+The labels are dealt into parts, speakers kept together where they are known. Each part is predicted
+by a probe of the others, and by an encoder that was fine-tuned on the others from that probe. The
+lower loss wins; a winning encoder is then fine-tuned once more, on all labels.
 """
 
 from __future__ import annotations
@@ -12,17 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.special import softmax
 
 from after_model import metrics
 from after_model.classifier import EmotionClassifier
-from after_model.classifier.calibration import temperature
+from after_model.classifier.calibration import fit_temperature
 from after_model.classifier.finetuning import TrainingConfig, TrainingReport, TrainingSet, fit
+from after_model.classifier.folds import held_out_folds
 from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
 from after_model.progress import Progress, silent
 
+PROBE, FINE_TUNED = "probe", "fine-tuned"
 PARTS = 3
 """Trainings that a comparison takes; more are more exact and cost as much again."""
+LEAST = 5
+"""Labels a class, on average, below which nothing is compared: parts would say nothing."""
+CERTAINTY = 10.0
+"""Labels' worth of belief that a fine-tuned model's probabilities are right as they are."""
 
 
 @dataclass(frozen=True)
@@ -41,52 +47,55 @@ class Outcome:
 
 def compete(
     probe: Outcome,
-    make: Callable[[TrainingSet], EmotionClassifier],
+    from_probe: Callable[[TrainingSet], EmotionClassifier],
     store: FeatureStore,
     labelled: TrainingSet,
-    parts: np.ndarray,
     config: TrainingConfig,
     *,
     device: str = "auto",
     progress: Progress = silent,
 ) -> Outcome:
-    """The probe's outcome, with the reason, or that of an encoder that was fine-tuned and is better.
+    """The probe's outcome, or that of an encoder that was fine-tuned and is better; and why.
 
-    make: a classifier whose head is the probe of a training set. parts [n]: which of the parts each
-    label is in, -1 for none. probe.validation["loss"] is the probe's on the same labels.
+    from_probe: a classifier whose head is the probe of a training set.
     """
     utterances, targets = labelled
-    numbers = [int(n) for n in np.unique(parts) if n >= 0]
-    if len(numbers) < 2 or "loss" not in probe.validation:
+    parts = held_out_folds(targets, [u.speaker for u in utterances], PARTS, config.seed)
+    if len(targets) < LEAST * targets.shape[1] or parts.max(initial=0) == 0:
         return replace(probe, reason="Too few labels to compare a fine-tuned encoder by.")
-    logits = np.zeros(targets.shape)
-    reports = []
-    for part in numbers:
-        rest, held = np.flatnonzero(parts != part), np.flatnonzero(parts == part)
-        training = ([utterances[i] for i in rest], targets[rest])
-        classifier = make(training)
-        reports.append(
-            fit(classifier, store, training, None, config, device=device, progress=progress)
-        )
-        found = score(classifier, store, [utterances[i] for i in held], device=device)
-        logits[held] = np.log(np.maximum(found.probs, 1e-12))
-    judged = np.flatnonzero(parts >= 0)
-    degree = temperature(logits[judged], targets[judged])
-    probs = _softmax(logits[judged] / degree)
-    loss = float(-(targets[judged] * np.log(np.maximum(probs, 1e-12))).sum(axis=1).mean())
-    said = (
-        f"loss {loss:.3f} fine-tuned, {probe.validation['loss']:.3f} as a probe, on "
-        f"{len(judged)} labels that neither had learnt"
-    )
-    if loss >= probe.validation["loss"]:
-        return replace(probe, reason=f"Fine-tuning did not help: {said}.")
-    classifier = make(labelled)
+    before, after = np.zeros(targets.shape), np.zeros(targets.shape)
+    for part in np.unique(parts):
+        held = np.flatnonzero(parts == part)
+        judged = [utterances[i] for i in held]
+        training = _part(labelled, np.flatnonzero(parts != part))
+        classifier = from_probe(training)
+        before[held] = score(classifier, store, judged, device=device).probs
+        fit(classifier, store, training, None, config, device=device, progress=progress)
+        after[held] = score(classifier, store, judged, device=device).probs
+    temperature = fit_temperature(_log(after), targets, prior=1.0, strength=CERTAINTY)
+    after = softmax(_log(after) / temperature, axis=1)
+    loss, bar = _loss(after, targets), _loss(before, targets)
+    said = f"on {len(targets)} labels that neither had learnt its loss is {loss:.3f}"
+    if loss >= bar:
+        return replace(probe, reason=f"Fine-tuning did not help: {said}, the probe's {bar:.3f}.")
+    classifier = from_probe(labelled)
     report = fit(classifier, store, labelled, None, config, device=device, progress=progress)
-    classifier.cool(degree)
-    validation = metrics.evaluate(targets[judged].argmax(axis=1), probs) | {"loss": loss}
-    return Outcome("fine-tuned", f"Fine-tuning helps: {said}.", classifier, validation, report)
+    classifier.head.linear.weight.data /= temperature
+    classifier.head.linear.bias.data /= temperature
+    validation = metrics.evaluate(targets.argmax(axis=1), after) | {"loss": loss}
+    reason = f"Fine-tuning helps: {said}, the probe's {bar:.3f}."
+    return Outcome(FINE_TUNED, reason, classifier, validation, report)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exps / exps.sum(axis=1, keepdims=True)
+def _part(labelled: TrainingSet, rows: np.ndarray) -> TrainingSet:
+    utterances, targets = labelled
+    return [utterances[i] for i in rows], targets[rows]
+
+
+def _log(probs: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probs, 1e-12))
+
+
+def _loss(probs: np.ndarray, targets: np.ndarray) -> float:
+    """Mean cross-entropy, nats."""
+    return float(-(targets * _log(probs)).sum(axis=1).mean())

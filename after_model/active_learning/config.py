@@ -23,8 +23,8 @@ class LearnerConfig:
     """What a run does. The defaults are the preset "default": what was measured to need the fewest
     labels. preset("paper") is the paper's AFTER to the letter where it says it.
 
-    backbone: a name that backbone.load() knows. states: the hidden states that are pooled, by number,
-    "last" or "all"; None leaves it to the backbone.
+    backbone: a name that backbone.load() knows. states: the hidden states that are pooled, by
+    number, "last" or "all"; None leaves it to the backbone.
     fine_tuning: "never" leaves the classifier a calibrated probe on frozen embeddings; "competes"
     fine-tunes in every round and keeps that only where its loss is lower than the probe's on
     labels that neither has learnt from; "always" is the paper's. speakers: "auto" takes each

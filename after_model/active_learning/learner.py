@@ -28,16 +28,15 @@ import numpy as np
 
 from after_model import acquisition, backbone, initialization, tapt
 from after_model.acquisition import Pool
-from after_model.active_learning import state as states
 from after_model.active_learning import rounds, stopping
-from after_model.active_learning.competition import Outcome, compete
+from after_model.active_learning import state as states
+from after_model.active_learning.competition import FINE_TUNED, PROBE, Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.hashing import number
 from after_model.active_learning.held_out import held_out
 from after_model.active_learning.serving import ServingProbe
 from after_model.active_learning.stopping import StoppingAdvice
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
-from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.classifier.finetuning import TrainingSet, fit
 from after_model.classifier.probe import Probe
@@ -47,8 +46,6 @@ from after_model.features import FeatureStore
 from after_model.labels import Label, LabelSpace
 from after_model.model_store import ModelStore
 from after_model.progress import Progress, silent
-
-PROBE, FINE_TUNED = "probe", "fine-tuned"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -473,7 +470,7 @@ class ActiveLearner:
 
     @property
     def _adaptation(self) -> Path:
-        """Where TAPT of this backbone and these settings is: other ones have a folder of their own."""
+        """Where TAPT of this backbone and these settings is; others have a folder of their own."""
         if self._tapt_mark is None:
             encoder = backbone.load(self.config.backbone)
             self._tapt_mark = tapt.identity(encoder, self.config.tapt)
@@ -494,19 +491,16 @@ class ActiveLearner:
         """The probe or, where it competes and is better by labels neither has learnt, what a
         fine-tuned encoder gives."""
         probe = self._probe()
-        found = Outcome(
-            PROBE, "", self.serving.classifier(probe), dict(probe.validation.metrics)
-        )
+        found = Outcome(PROBE, "", self.serving.classifier(probe), dict(probe.validation.metrics))
         if self.config.fine_tuning == "never":
             return found
-        ids = [u.id for u in self._pool if u.id in self._state.labels]
+        given = [u for u in self._pool if u.id in self._state.labels]
         return compete(
             found,
-            probe.validation,
             self._from_probe,
             self.store,
-            self._targets([u for u in self._pool if u.id in self._state.labels]),
-            dataclasses.replace(self.config.training, seed=self._seed(len(ids), "train")),
+            self._targets(given),
+            dataclasses.replace(self.config.training, seed=self._seed(len(given), "train")),
             device=self.device,
             progress=self.progress,
         )

@@ -1,9 +1,9 @@
 """The probe that serves: embeddings of a pool by one encoder, and what a probe on them says.
 
-    side = ServingProbe(store, pool, folder, config, num_classes)
-    probe = side.probe(labels)                    # refitted when labels changed
-    side.scores(utterances, probe)                # probabilities
-    side.describe(candidates, probe, ...)         # the pool as a strategy sees it
+side = ServingProbe(store, pool, folder, config, num_classes)
+probe = side.probe(labels)                    # refitted when labels changed
+side.scores(utterances, probe)                # probabilities
+side.describe(candidates, probe, ...)         # the pool as a strategy sees it
 """
 
 from __future__ import annotations
@@ -159,9 +159,7 @@ class ServingProbe:
         rows = self._rows([u.id for u in candidates])
         read = strategy.needs | strategy.uses
         points = self.points(candidates, probe)
-        taught = Points(
-            self._rows(labels), points.width, lambda rows: self._seen(rows, probe)
-        )
+        taught = Points(self._rows(labels), points.width, lambda rows: self._seen(rows, probe))
         mc_probs = None
         if "mc_probs" in read and samples:
             speakers = [self._speakers[i] for i in rows]
@@ -174,7 +172,9 @@ class ServingProbe:
             embeddings=points if "embeddings" in read else None,  # type: ignore[arg-type]
             mc_probs=mc_probs,
             labelled_embeddings=taught if "labelled_embeddings" in read else None,  # type: ignore[arg-type]
-            labelled_targets=np.array(list(labels.values())) if "labelled_targets" in read else None,
+            labelled_targets=np.array(list(labels.values()))
+            if "labelled_targets" in read
+            else None,
             **features,
         )
 

@@ -1,7 +1,7 @@
 """What a frozen encoder makes of recordings: its hidden states pooled over time, side by side.
 
-    embedder = Embedder(backbone, states=(2, 3))
-    for indices, values in embedder.compute(store, utterances): ...     # float32 [n, R]
+embedder = Embedder(backbone, states=(2, 3))
+for indices, values in embedder.compute(store, utterances): ...     # float32 [n, R]
 """
 
 from __future__ import annotations
