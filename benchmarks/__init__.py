@@ -8,4 +8,7 @@ tapt        steps of pre-training, against Wav2Vec2ForPreTraining as its pre-tra
 
 Each contestant works in a process of its own; the processes take turns, so that both meet the
 machine in the same state. Before anything is timed their outputs have to be equal to 1e-4.
+
+Beside it: `python -m benchmarks.story` labels recordings through a Label Studio, with an oracle
+instead of people; `python -m benchmarks.webhooks` times the web service.
 """

@@ -41,6 +41,10 @@ examples:
   python -m benchmarks --audio recordings --json results/speed.json
 
 Measure on a machine that does nothing else.
+
+more, each with --help:
+  python -m benchmarks.story --audio DIR        label through Label Studio, beside random order
+  python -m benchmarks.webhooks                 how fast events are acknowledged
 """
 
 
