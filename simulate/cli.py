@@ -133,9 +133,7 @@ def _model(add: Add) -> None:
         "as facebook/wav2vec2-base or facebook/hubert-base-ls960"
     )
     add("--backbone", metavar="NAME", default=LearnerConfig.backbone, help=words)
-    words = (
-        "hidden states that are pooled: numbers with commas between, last, all (by the backbone)"
-    )
+    words = "hidden states that are pooled: numbers with commas between, last, all (its default)"
     add("--states", type=_states, metavar="NUMBERS", help=words)
     words = (
         "of the encoder in every round: never (a probe on frozen embeddings), competes (kept where "

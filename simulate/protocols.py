@@ -61,8 +61,8 @@ def speaker_independent(
 
     Speakers are dealt to the folds so that their utterances and classes balance. Validation takes
     whole speakers, at least one, whose utterances come nearest to `validation_share` of the fold's
-    training data; none where that is 0. As many folds as speakers is leave-one-speaker-out. Raises `ProtocolError` for
-    a corpus without speakers or with too few.
+    training data; none where that is 0. As many folds as speakers is leave-one-speaker-out. Raises
+    `ProtocolError` for a corpus without speakers or with too few.
     """
     result = []
     for number, test in enumerate(_speaker_folds(corpus, folds, validation_share, seed)):

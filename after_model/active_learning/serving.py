@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,17 +167,14 @@ class ServingProbe:
             mc_probs = probe.mc_probs(
                 self.embeddings.take(rows), samples, np.random.default_rng(seed), speakers=speakers
             )
-        return Pool(
-            size=len(rows),
-            probs=self._whole(probe)[rows] if "probs" in read else None,
-            embeddings=points if "embeddings" in read else None,  # type: ignore[arg-type]
-            mc_probs=mc_probs,
-            labelled_embeddings=taught if "labelled_embeddings" in read else None,  # type: ignore[arg-type]
-            labelled_targets=np.array(list(labels.values()))
-            if "labelled_targets" in read
-            else None,
-            **features,
-        )
+        known: dict[str, Any] = {
+            "probs": lambda: self._whole(probe)[rows],
+            "embeddings": lambda: points,
+            "labelled_embeddings": lambda: taught,
+            "labelled_targets": lambda: np.array(list(labels.values()), np.float64),
+        }
+        found = {name: make() for name, make in known.items() if name in read}
+        return Pool(size=len(rows), mc_probs=mc_probs, **found, **features)
 
     def classifier(self, probe: Probe) -> EmotionClassifier:
         """The probe as the head of a classifier on the frozen backbone, without speakers' means."""
