@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -399,7 +400,7 @@ class ActiveLearner:
         if self._prepared:
             return
         self.skipped = []
-        self._pool = self._readable(self._given)
+        self._pool = [u for u in self._readable(self._given) if self._wanted(u)]
         self._readable_ids = {u.id for u in self._pool}
         self._labelled = None
         if self._validation is not None:
@@ -417,10 +418,19 @@ class ActiveLearner:
         unreadable = {str(error.path) for error in failures}
         return [u for u in utterances if str(u.path) not in unreadable]
 
+    def _wanted(self, utterance: Utterance) -> bool:
+        """Whether somebody can still label it, or has: features outlive a file that is gone."""
+        if utterance.id in self._state.labels or os.path.exists(utterance.path):
+            return True
+        self.skipped.append(AudioError(utterance.path, "is gone", "Put it back, or leave it"))
+        return False
+
     def _next_total(self) -> int:
+        """How many labels the round has that comes after the last trained one."""
         schedule = self.config.schedule(len(self._pool), len(self.labels))
         labelled = len(self.labelled)
-        return next((total for total in schedule if total > labelled), labelled)
+        trained = self._state.curve[-1]["labelled"] if self._state.curve else 0
+        return next((n for n in schedule if n > min(trained, labelled)), labelled)
 
     def _select(self, wanted: int) -> list[str]:
         rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
@@ -556,8 +566,9 @@ class ActiveLearner:
 
     def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
         """What the paper's round trains from."""
-        curve = self.curve
-        if self.config.warm_start == "previous" and curve and curve[-1].line == self._line():
+        there, here = self._state.settings or {}, _plain(self.config)
+        alike = all(there.get(name) == here[name] for name in ("backbone", "states", "head", "tapt"))
+        if self.config.warm_start == "previous" and self._state.curve and alike:
             return self._classifier()
         if self.config.head_start == "probe":
             return self._from_probe(given)

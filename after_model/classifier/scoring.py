@@ -119,7 +119,7 @@ def outputs(
 
     Logits and representations are float32, on the CPU. There batches are computed side by side,
     each by one thread: nothing then waits for the slowest part of an operation, and sums have one
-    order, however many threads there are. A batch for which there is no memory is computed in parts.
+    order, however many threads there are. A batch without enough memory is computed in parts.
     """
     classifier.to(device).eval()
     limit = max_frames or batch_frames(device)

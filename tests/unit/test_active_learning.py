@@ -334,7 +334,7 @@ def test_a_probe_answers_before_the_first_round(make, recordings):
 
 
 def test_a_published_probe_says_what_the_learner_says(make, recordings):
-    learner = make(DEFAULT)
+    learner = make(DEFAULT, keep=9)
     run(learner)
     here = learner.predict(recordings[12:]).probs
     published = learner.predict(recordings[12:], learner.curve[0].version)
