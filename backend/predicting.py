@@ -177,16 +177,15 @@ class Scorer:
         try:
             import torch
 
-            from after_model.audio import AudioError, Utterance
+            from after_model.audio import Utterance
             from after_model.classifier.scoring import score
 
             torch.set_num_threads(_threads(self.settings))
             classifier, store = self._load(folder, learner, model)
-            try:
-                probs = score(classifier, store, [Utterance("clip", clip)], device="cpu").probs
-            except AudioError as error:
-                raise Unusable(f"{error.reason}. {error.fix}".removesuffix(". ")) from None
-            return [round(float(p), 6) for p in probs[0]]
+            scores = score(classifier, store, [Utterance("clip", clip)], device="cpu")
+            for error in scores.skipped:
+                raise Unusable(f"{error.reason}. {error.fix}".removesuffix(". "))
+            return [round(float(p), 6) for p in scores.probs[0]]
         finally:
             self._lock.release()
 

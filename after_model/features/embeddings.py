@@ -209,7 +209,9 @@ class _Index:
     def __init__(self) -> None:
         self.size = 0
         self._pairs = np.zeros((0, 2), np.uint64)  # all keys, as two numbers each, by row
-        self._order = np.zeros(0, np.int64)  # rows by the first number, equal ones as they came
+        self._order: np.ndarray = np.zeros(
+            0, np.int64
+        )  # rows by the first number, equal ones as they came
         self._first = np.zeros(0, np.uint64)  # the first numbers, sorted
         self._newest: dict[bytes, int] = {}
         self._waiting: list[bytes] = []  # the newest keys, not in the arrays yet

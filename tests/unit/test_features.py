@@ -17,6 +17,7 @@ from after_model.audio import AudioLimits, Utterance
 from after_model.backbone import Backbone
 from after_model.classifier import new_classifier, scoring
 from after_model.features import FeatureStore
+from after_model.features import entries as features_on_disk
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +371,198 @@ def test_limits_are_passed_on(tmp_path, tiny, recordings):
     assert len(store.fill(recordings)) == len(recordings)
 
 
+# --- recordings whose files go ---------------------------------------------------------------
+
+
+def test_a_recording_that_went_is_served_by_its_entry(store, tiny, recordings, tmp_path):
+    (mine,) = copies(recordings[:1], tmp_path / "mine")
+    store.fill([mine])
+    expected, keys = np.array(store[mine]), store.keys([mine])
+    mine.path.unlink()
+    for reader in (store, FeatureStore(store.root, tiny)):
+        assert reader.fill([mine]) == []
+        assert reader.keys([mine]) == keys
+        assert reader.frames([mine]).tolist() == [len(expected)]
+        np.testing.assert_array_equal(reader[mine], expected)
+        np.testing.assert_allclose(reader.pooled([mine])[0], expected.mean(axis=0), atol=1e-3)
+
+
+def _read(folder: Path, tiny_backbone: Path, utterance: Utterance, expected: int) -> None:
+    store = FeatureStore(folder, backbone.load(tiny_backbone))
+    assert not utterance.path.exists()
+    assert len(store[utterance]) == store.frames([utterance])[0] == expected
+
+
+def test_another_process_serves_a_recording_that_went(
+    store, tiny_backbone, recordings, tmp_path, processes
+):
+    (mine,) = copies(recordings[:1], tmp_path / "mine")
+    store.fill([mine])
+    frames = int(store.frames([mine])[0])
+    mine.path.unlink()
+    process = processes.Process(target=_read, args=(store.root, tiny_backbone, mine, frames))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+
+
+def test_the_last_version_of_a_recording_that_went_serves(store, tiny, recordings, tmp_path):
+    mine, other = copies(recordings[:2], tmp_path / "mine")
+    store.fill([mine])
+    shutil.copyfile(other.path, mine.path)
+    store.fill([mine])
+    mine.path.unlink()
+    np.testing.assert_array_equal(
+        FeatureStore(store.root, tiny)[mine], truth(tiny, other).astype("f2")
+    )
+
+
+def test_a_recording_that_went_with_a_damaged_entry_is_reported(store, tiny, recordings, tmp_path):
+    (mine,) = copies(recordings[:1], tmp_path / "mine")
+    store.fill([mine])
+    mine.path.unlink()
+    (entry,) = entries(store)
+    entry.write_bytes(_flip(entry.read_bytes()))
+    with pytest.raises(audio.AudioError, match="does not exist"):
+        FeatureStore(store.root, tiny)[mine]
+
+
+def test_a_recording_behind_a_link_that_went_is_served(store, tiny, recordings, tmp_path):
+    (mine,) = copies(recordings[:1], tmp_path / "mine")
+    link = Utterance("link", tmp_path / "link.wav")
+    link.path.symlink_to(mine.path)
+    store.fill([mine])
+    assert store.keys([link]) == store.keys([mine])
+    mine.path.unlink()
+    assert len(FeatureStore(store.root, tiny)[link]) == len(store[mine])
+
+
+def test_keys_tell_recordings_and_their_versions_apart(store, recordings, tmp_path):
+    mine, other = copies(recordings[:2], tmp_path / "mine")
+    gone = Utterance("gone", tmp_path / "gone.wav")
+    first = store.keys([mine, other, gone])
+    assert {len(key) for key in first} == {32}
+    assert len({key[:20] for key in first}) == 3
+    assert [key.endswith("0" * 12) for key in first] == [False, False, True]
+    os.utime(mine.path, ns=(0, 1))
+    again = store.keys([mine, other, gone])
+    assert again[1:] == first[1:]
+    assert again[0] != first[0]
+    assert again[0][:20] == first[0][:20]
+
+
+def test_lengths_of_recordings_that_cannot_be_read_are_zero_where_errors_are_wanted(
+    store, recordings, tmp_path
+):
+    gone = Utterance("gone", tmp_path / "gone.wav")
+    errors: dict[int, audio.AudioError] = {}
+    frames = store.frames([recordings[0], gone], errors)
+    assert frames.tolist() == [len(store[recordings[0]]), 0]
+    assert {index: error.path for index, error in errors.items()} == {1: gone.path}
+    with pytest.raises(audio.AudioError, match=r"gone\.wav"):
+        store.frames([gone])
+
+
+# --- what an access costs --------------------------------------------------------------------
+
+
+def test_a_pass_looks_at_a_file_once_and_single_accesses_do_not(store, recordings, monkeypatch):
+    store.fill(recordings)
+    looked: list[str] = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: looked.append(str(path)) or lstat(path))
+    for utterance in recordings:
+        store[utterance]
+    assert looked == []
+    store.frames(recordings)
+    folder = recordings[0].path.parent
+    assert [path for path in looked if Path(path).parent == folder] == [
+        str(u.path) for u in recordings
+    ]
+    others = [path for path in looked if Path(path).parent != folder]
+    assert len(others) <= len(folder.parts)  # the folder itself, followed once
+
+
+def test_an_entry_is_checked_once_in_a_process(store, tiny, recordings, monkeypatch):
+    store.fill(recordings)
+    fresh = FeatureStore(store.root, tiny)
+    headers, checks = [], []
+    read_header, intact = features_on_disk.read_header, features_on_disk.intact
+    monkeypatch.setattr(
+        features_on_disk, "read_header", lambda *a: headers.append(a) or read_header(*a)
+    )
+    monkeypatch.setattr(features_on_disk, "intact", lambda *a: checks.append(a) or intact(*a))
+    fresh.fill(recordings)
+    fresh.frames(recordings)
+    assert (len(headers), len(checks)) == (len(recordings), 0)  # data is not read
+    for _ in range(2):
+        for utterance in recordings:
+            fresh[utterance]
+        fresh.pooled(recordings)
+    assert (len(headers), len(checks)) == (len(recordings), len(recordings))
+
+
+# --- an accelerator's memory -----------------------------------------------------------------
+
+
+def on_device(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, most: int
+) -> list[tuple[int, int]]:
+    """Makes the store encode as on an accelerator whose memory takes `most` padded samples.
+
+    Returns the shapes that will have been tried.
+    """
+    monkeypatch.setattr(FeatureStore, "_encode_all", FeatureStore._encode_on_device)
+    tried: list[tuple[int, int]] = []
+    encode = store.backbone.encode_cnn
+
+    def limited(waves: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tried.append(tuple(waves.shape))
+        if waves.numel() > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(waves, lengths)
+
+    monkeypatch.setattr(store.backbone, "encode_cnn", limited)
+    return tried
+
+
+def test_batches_on_an_accelerator_are_halved_where_memory_does_not_suffice(
+    tmp_path, tiny_backbone, recordings, monkeypatch
+):
+    store = FeatureStore(tmp_path, backbone.load(tiny_backbone), exact=True)
+    tried = on_device(store, monkeypatch, most=50_000)
+    assert store.fill(recordings) == []
+    monkeypatch.undo()
+    for utterance in recordings:
+        np.testing.assert_allclose(store[utterance], truth(store.backbone, utterance), atol=1e-5)
+    failed = [shape for shape in tried if shape[0] * shape[1] > 50_000]
+    assert [rows for rows, _ in failed] == [16, 8, 4]  # and not again for every batch
+    assert max(rows for rows, _ in tried[len(failed) :]) > 1
+
+
+def test_a_recording_too_long_for_an_accelerator_is_reported_and_stops_nothing(
+    tmp_path, tiny_backbone, recordings, monkeypatch
+):
+    sizes = [soundfile.info(u.path).frames for u in recordings]
+    store = FeatureStore(tmp_path, backbone.load(tiny_backbone))
+    on_device(store, monkeypatch, most=max(sizes) - 1)
+    failures = store.fill(recordings)
+    assert [error.path for error in failures] == [recordings[int(np.argmax(sizes))].path]
+    assert len(entries(store)) == len(recordings) - 1
+
+
+def test_batches_on_an_accelerator_are_bounded_in_samples(
+    tmp_path, tiny_backbone, recordings, monkeypatch
+):
+    store = FeatureStore(tmp_path, backbone.load(tiny_backbone))
+    tried = on_device(store, monkeypatch, most=10**9)
+    monkeypatch.setattr("after_model.features.store._MAX_SAMPLES", 60_000)
+    store.fill(recordings)
+    assert all(rows == 1 or rows * samples <= 60_000 for rows, samples in tried)
+    assert sum(rows for rows, _ in tried) == len(recordings)
+    assert len(tried) < len(recordings)
+
+
 # --- size limit ------------------------------------------------------------------------------
 
 
@@ -401,6 +594,45 @@ def test_reading_what_was_evicted_stays_within_the_limit(limited, recordings):
     for utterance in recordings:
         limited[utterance]
         assert size_of(limited) <= limited.max_bytes
+
+
+def test_a_pool_above_the_limit_does_not_evict_itself(limited, recordings, computed):
+    """A second pass computes what there is no room for, and no more than that."""
+    limited.fill(recordings)
+    kept = entries(limited)
+    assert len(kept) >= 6  # of 16, in a store that has room for about half
+    computed.clear()
+    for utterance in recordings:
+        limited[utterance]
+    assert len(computed) == len(recordings) - len(kept)
+    assert entries(limited) == kept
+
+
+def test_filling_again_does_not_compute_what_there_is_no_room_for(limited, recordings, computed):
+    limited.fill(recordings)
+    computed.clear()
+    assert limited.fill(recordings) == []
+    assert len(computed) <= limited.workers  # it takes one to see that nothing fits
+
+
+def test_lengths_of_what_is_left_out_are_remembered(limited, recordings, computed):
+    limited.fill(recordings)
+    computed.clear()
+    limited.frames(recordings)
+    assert computed == []
+
+
+def test_the_folder_is_not_listed_for_every_entry(limited, recordings, monkeypatch):
+    listed = []
+    evict = FeatureStore._evict
+    monkeypatch.setattr(
+        FeatureStore, "_evict", lambda self, *a, **o: listed.append(a) or evict(self, *a, **o)
+    )
+    limited.fill(recordings)
+    listed.clear()
+    for utterance in recordings:
+        limited[utterance]
+    assert listed == []
 
 
 def test_the_longest_unused_go_first(tmp_path, tiny, recordings, computed):

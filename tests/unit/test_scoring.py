@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from after_model.audio import AudioError, Utterance
 from after_model.backbone import Backbone
 from after_model.backbone.kernels import onednn
 from after_model.classifier import EmotionClassifier, new_classifier, scoring
-from after_model.classifier.scoring import score
+from after_model.classifier.scoring import outputs, score
 from after_model.features import FeatureStore
 from after_model.features.batching import collate
 
@@ -211,7 +212,71 @@ def test_progress_ends_at_the_total(classifier, store, recordings):
     assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
 
 
-def test_a_recording_that_cannot_be_read_is_named(classifier, store, recordings, tmp_path):
+# --- recordings that can't be read -----------------------------------------------------------
+
+
+def test_recordings_that_cannot_be_read_are_named_and_stop_nothing(
+    classifier, store, recordings, tmp_path
+):
+    (tmp_path / "text.wav").write_text("not audio")
+    bad = [Utterance(name, tmp_path / name) for name in ("gone.wav", "text.wav")]
+    pool = [recordings[0], bad[0], *recordings[1:3], bad[1]]
+    scores = score(classifier, store, pool, mc_samples=2)
+    assert [error.path for error in scores.skipped] == [u.path for u in bad]
+    assert scores.readable.tolist() == [True, False, True, True, False]
+    expected = score(classifier, store, recordings[:3], mc_samples=2)
+    np.testing.assert_allclose(scores.probs[scores.readable], expected.probs, atol=1e-5)
+    np.testing.assert_allclose(scores.mc_probs[:, scores.readable], expected.mc_probs, atol=1e-5)
+    np.testing.assert_array_equal(scores.probs[~scores.readable], 0.25)
+    np.testing.assert_array_equal(scores.mc_probs[:, ~scores.readable], 0.25)
+    assert not scores.embeddings[~scores.readable].any()
+
+
+def test_nothing_but_recordings_that_cannot_be_read(classifier, store, tmp_path):
+    calls = []
+    pool = [Utterance("gone", tmp_path / "gone.wav")]
+    scores = score(classifier, store, pool, progress=lambda *call: calls.append(call))
+    assert scores.probs.tolist() == [[0.25] * 4]
+    assert calls[-1] == ("scoring", 1, 1)
+
+
+def test_a_recording_that_went_after_its_features_were_cached_is_scored(
+    classifier, tiny, recordings, tmp_path
+):
+    mine = Utterance("mine", Path(shutil.copy(recordings[0].path, tmp_path / "mine.wav")))
+    own = FeatureStore(tmp_path / "store", tiny)
+    expected = score(classifier, own, [mine]).probs
+    mine.path.unlink()
+    scores = score(classifier, FeatureStore(tmp_path / "store", tiny), [mine, recordings[1]])
+    assert scores.skipped == []
+    np.testing.assert_allclose(scores.probs[:1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", [[3], range(16)])
+def test_recordings_that_go_while_the_pool_is_scored_stop_nothing(
+    classifier, tiny, recordings, tmp_path, monkeypatch, gone
+):
+    """Their lengths are known, and then there is neither an entry nor a file."""
+    own = FeatureStore(tmp_path, tiny)
+    expected = score(classifier, own, recordings, mc_samples=1).probs
+    paths = {recordings[i].path for i in gone}
+    read = FeatureStore.__getitem__
+
+    def vanished(store: FeatureStore, utterance: Utterance) -> np.ndarray:
+        if utterance.path in paths:
+            raise AudioError(utterance.path, "does not exist")
+        return read(store, utterance)
+
+    monkeypatch.setattr(FeatureStore, "__getitem__", vanished)
+    scores = score(classifier, own, recordings, mc_samples=1)
+    assert sorted(scores.unreadable) == list(gone)
+    np.testing.assert_allclose(scores.probs[scores.readable], expected[scores.readable], atol=1e-5)
+    np.testing.assert_array_equal(scores.probs[~scores.readable], 0.25)
+
+
+def test_a_loss_over_recordings_that_cannot_be_read_names_them(
+    classifier, store, recordings, tmp_path
+):
     pool = [*recordings[:2], Utterance("gone", tmp_path / "gone.wav")]
     with pytest.raises(AudioError, match=r"gone\.wav"):
-        score(classifier, store, pool)
+        list(outputs(classifier, store, pool, torch.device("cpu"), "fp32"))
