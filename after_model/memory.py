@@ -82,8 +82,8 @@ def give_back() -> None:
     """Return what is freed to the system, where the C library keeps it (glibc; else nothing).
 
     Every batch has other lengths, so that the holes which one leaves between what lives on don't
-    fit the next: training after-tiny on EmoDB grew to 3.4 GB, of which 0.5 GB were in use. Some
-    milliseconds a call.
+    fit the next: after three epochs of after-tiny on 160 recordings of EmoDB a process held
+    1.28 GB, of which 0.48 GB were left after one call. A call took 0.1 s on a busy machine.
     """
     trim = _malloc_trim()
     if trim is not None:

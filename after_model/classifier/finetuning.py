@@ -36,7 +36,7 @@ from after_model.progress import Progress, silent
 __all__ = ["TrainingConfig", "TrainingReport", "TrainingSet", "evaluate_loss", "fit"]
 
 FRAMES_PER_SECOND = 50
-STEPS_BETWEEN_TIDYING = 4  # a tenth of a second each, and a batch's worth of holes per step
+STEPS_BETWEEN_TIDYING = 4  # after each step it would take some percent of the time
 
 TrainingSet = tuple[Sequence[Utterance], np.ndarray]
 """Utterances and their targets [N, C]: rows that sum to 1, one-hot or soft."""

@@ -57,7 +57,10 @@ class Batch:
 
     def part(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The arguments for some of its utterances, as long as the whole batch is."""
-        return {name: value[rows] for name, value in self.inputs.items()}
+        part = {name: value[rows] for name, value in self.inputs.items()}
+        if "distractors" in part:  # as many as its utterance with the most masked frames has
+            part["distractors"] = part["distractors"][:, : int(part["mask"].sum(1).max())]
+        return part
 
 
 class Feed:

@@ -412,7 +412,7 @@ def test_a_finished_folder_begins_anew_when_asked(
     tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
     tapt.adapt(tiny, pool, store, tmp_path, OTHER, device="cpu", restart=True)
     assert log(tmp_path)[-1]["step"] == 4
-    with pytest.raises(tapt.TaptError, match="learning_rate was 0.5"):
+    with pytest.raises(tapt.TaptError, match=r"learning_rate was 0\.5"):
         tapt.adapt(tiny, pool, store, tmp_path, SHORT, device="cpu")
 
 

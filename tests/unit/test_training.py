@@ -17,6 +17,7 @@ from after_model.backbone import Backbone
 from after_model.backbone.wav2vec2 import Wav2Vec2Backbone
 from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.classifier.finetuning import TrainingConfig, TrainingReport, evaluate_loss, fit
+from after_model.classifier.recipe import new_optimizer, new_schedule, parameter_groups
 from after_model.classifier.scoring import score
 from after_model.features import FeatureStore
 
@@ -262,6 +263,153 @@ def test_the_global_random_state_is_left_alone(classifier, store, train):
     torch.manual_seed(3)
     fit(classifier, store, train, config=changed(epochs=1))
     assert torch.equal(torch.rand(2), expected)
+
+
+# --- how it trains ---
+
+
+def moved(before, classifier) -> set[str]:
+    return {n for n, value in classifier.state_dict().items() if (value != before[n]).any()}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 0}, "epochs is 0"), ({"layer_decay": 1.5}, "layer_decay is 1.5"),
+        ({"schedule": "step"}, "schedule is 'step'.*linear"), ({"adapter": "x"}, "adapter.*lora"),
+        ({"label_smoothing": 1.0}, "label_smoothing"), ({"train_layers": -1}, "train_layers"),
+        ({"max_batch_seconds": 0}, "max_batch_seconds"), ({"time_mask": (1.0, 2)}, "time_mask"),
+        ({"precision": "fp8"}, "precision"), ({"head_learning_rate": -1}, "head_learning_rate"),
+        ({"lora_rank": 0}, "lora_rank"), ({"weight_decay": -1}, "weight_decay"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(change, named):
+    with pytest.raises(ValueError, match=named):
+        changed(**change)
+
+
+@pytest.mark.parametrize("train_layers", [0, 1])
+def test_only_the_uppermost_layers_are_trained(classifier, store, train, train_layers):
+    before = state(classifier)
+    wanted = [p.requires_grad for p in classifier.parameters()]
+    fit(classifier, store, train, config=changed(epochs=1, train_layers=train_layers))
+    assert all(
+        n.startswith("head.") or (train_layers and "encoder.layers.0" in n)
+        for n in moved(before, classifier)
+    )
+    assert "head.linear.weight" in moved(before, classifier)
+    assert any("layers.0" in n for n in moved(before, classifier)) == (train_layers == 1)
+    assert [p.requires_grad for p in classifier.parameters()] == wanted
+
+
+def test_lora_changes_the_layers_matrices_by_its_rank_and_leaves_no_trace(
+    classifier, store, train, tmp_path
+):
+    before = state(classifier)
+    config = changed(epochs=1, adapter="lora", lora_rank=2)
+    fit(classifier, store, train, config=config)
+    assert classifier.state_dict().keys() == before.keys()
+    changes = moved(before, classifier)
+    assert {n.split(".")[0] for n in changes} == {"head", "backbone"}
+    for name in changes - {"head.linear.weight", "head.linear.bias"}:
+        assert "encoder.layers" in name
+        change = classifier.state_dict()[name] - before[name]
+        assert torch.linalg.matrix_rank(change, atol=1e-5) <= 2
+    classifier.backbone.save(tmp_path)
+    loaded = backbone.load(tmp_path).state_dict()
+    assert all(torch.equal(loaded[n], v) for n, v in classifier.backbone.state_dict().items())
+
+
+def test_lora_is_merged_when_training_fails(classifier, store, train):
+    names = classifier.state_dict().keys()
+    with pytest.raises(FloatingPointError):
+        fit(classifier, store, train, config=changed(adapter="lora", learning_rate=1e30))
+    assert classifier.state_dict().keys() == names
+
+
+def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(classifier):
+    config = changed(learning_rate=1.0, head_learning_rate=7.0, layer_decay=0.5, weight_decay=0.1)
+    groups = parameter_groups(classifier, config)
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    layer = classifier.backbone.model.encoder.layers[0]
+    projection = classifier.backbone.model.feature_projection.projection
+    assert rates[id(classifier.head.linear.weight)] == (7.0, 0.1)
+    assert rates[id(classifier.head.linear.bias)] == (7.0, 0.0)
+    assert rates[id(layer.attention.q_proj.weight)] == (1.0, 0.1)
+    assert rates[id(projection.weight)] == (0.5, 0.1)
+    assert len(rates) == sum(p.requires_grad for p in classifier.parameters())
+
+
+def test_by_default_all_is_trained_by_adam_at_one_rate(classifier):
+    optimizer = new_optimizer(classifier, TrainingConfig())
+    assert type(optimizer) is torch.optim.Adam
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(1e-4, 0.0)]
+    assert type(new_optimizer(classifier, changed(weight_decay=0.1))) is torch.optim.AdamW
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0, 0.5, 1, 1, 1, 1, 1]), ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25, 0])],
+)
+def test_rates_rise_and_follow_their_schedule(classifier, schedule, expected):
+    config = changed(schedule=schedule, warmup_share=1 / 3, learning_rate=1.0)
+    optimizer = new_optimizer(classifier, config)
+    course, found = new_schedule(optimizer, config, 6), []
+    for _ in range(7):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        course.step()
+    assert found == pytest.approx(expected)
+
+
+def test_smoothed_labels_are_a_mixture_with_all_classes(classifier, store, recordings):
+    no_dropout(classifier)
+    probs = score(classifier, store, recordings[:1]).probs[0]
+    config = changed(epochs=1, learning_rate=0.0, label_smoothing=0.2, **PLAIN)
+    report = fit(classifier, store, (recordings[:1], one_hot([0])), config=config)
+    expected = -(0.9 * np.log(probs[0]) + 0.1 * np.log(probs[1]))
+    assert report.train_losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+# --- memory ---
+
+
+def sizes_of(classifier, monkeypatch, most=10_000) -> list[tuple[int, int]]:
+    forward, sizes = classifier.forward, []
+
+    def watched(features, *rest):
+        sizes.append(tuple(features.shape[:2]))
+        if classifier.training and len(features) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return forward(features, *rest)
+
+    monkeypatch.setattr(classifier, "forward", watched)
+    return sizes
+
+
+def test_a_batch_in_parts_makes_the_same_step(tiny, store, train, monkeypatch):
+    results = []
+    for seconds in (1e6, 2.0):
+        classifier = new_classifier(tiny, 2)
+        no_dropout(classifier)
+        config = changed(epochs=1, batch_size=16, max_batch_seconds=seconds, learning_rate=1e-3)
+        sizes = sizes_of(classifier, monkeypatch)
+        report = fit(classifier, store, train, config=config)
+        assert report.steps == 1
+        assert (len(sizes) > 1) == (seconds == 2.0)
+        assert seconds > 2.0 or all(rows * length <= 100 for rows, length in sizes)
+        results.append(classifier.head.linear.weight)
+    torch.testing.assert_close(*results, atol=2e-5, rtol=0)
+
+
+def test_a_step_without_memory_is_made_in_parts_and_so_are_the_next(
+    classifier, store, train, monkeypatch
+):
+    sizes = sizes_of(classifier, monkeypatch, most=3)
+    report = fit(classifier, store, train, config=changed(epochs=2))
+    assert report.steps == 4
+    assert np.isfinite(report.train_losses).all()
+    assert sum(rows > 3 for rows, _ in sizes) <= 2
 
 
 # --- what it reports ---
