@@ -7,6 +7,8 @@ it counts blocks of that size, up to 32 MB, as small and keeps them in a heap. R
 length each, so the next tensors seldom fit what is free, and the heap grows with every new length.
 With a fixed threshold it doesn't: 80 steps of TAPT of after-tiny on EmoDB stay at 0.64 GB instead
 of passing 1.03 GB after 40, an epoch of fine-tuning ends at 0.57 GB (peak 1.04) instead of 1.46.
+It costs time in the system, which clears every block anew: two epochs on 64 recordings, start
+included, took 31.8 s of processor time instead of 24.9 s.
 """
 
 from __future__ import annotations
