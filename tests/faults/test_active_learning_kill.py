@@ -22,7 +22,8 @@ from after_model.model_store import ModelStore
 from after_model.tapt import TaptConfig
 
 LABELS = LabelSpace(("hum", "hiss"))
-CONFIG = LearnerConfig(
+CONFIG = LearnerConfig.preset(
+    "paper",
     start_share=1 / 3,
     budget_share=0.75,
     rounds=2,

@@ -34,8 +34,9 @@ def label_of(task: str) -> str:
 @pytest.fixture
 def settings(tmp_path: Path, tiny_backbone: Path) -> Settings:
     return Settings(
-        data=tmp_path, backbone=str(tiny_backbone), epochs=1, tapt_epochs=1, start_share=0.2
-    )
+        data=tmp_path, backbone=str(tiny_backbone), epochs=1, tapt_epochs=1, start_share=0.2,
+        strategy="entropy",
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -185,8 +186,7 @@ def test_a_strategys_own_choice_comes_first(settings, started, strategy):
     tasks = started.predictions(ROUND)["tasks"]
     assert len(tasks) == 5
     assert all(0 <= entry["score"] <= 1 for entry in tasks.values())
-    clustered = {entry["cluster"] for entry in tasks.values()}
-    assert clustered == ({0, 1} if strategy == "cluster-entropy" else {None})
+    assert {entry["cluster"] for entry in tasks.values()} == {None}  # the order says it all
 
 
 def test_two_controls_have_a_learner_each(settings, started):
