@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from after_model import metrics
 from after_model.classifier import softmax as regression
-from after_model.classifier.calibration import absent_logit, fit_temperature
+from after_model.classifier.calibration import HIGHEST, absent_logit, fit_temperature
 from after_model.classifier.folds import held_out_folds
 from after_model.classifier.speakers import SpeakerMeans, SpeakerReport
 from after_model.classifier.standardising import BLOCK, Standardiser
@@ -36,8 +36,9 @@ class ProbeConfig:
     states: how many hidden states an embedding [S x R'] holds, one after the other; the probe sees
         the mean of the standardised states. 1: the embedding as it is.
     folds: of cross-validation; half as many from 200 labels on.
-    temperature, certainty: the temperature before any label is seen, and how many labels' worth it
-        is held with (the precision of its logarithm).
+    temperature, few_labels, certainty: with n labels the temperature is expected at
+        temperature x (1 + few_labels / n), held with the precision `certainty` of its logarithm:
+        the fewer labels, the more overconfident a fit is. From EmoDB's and RAVDESS's random labels.
     smoothing: how much of a label a class without one is given.
     speaker_margin: by how many nats the loss by cross-validation must fall before speakers' means
         are taken off.
@@ -48,9 +49,10 @@ class ProbeConfig:
     states: int = 1
     folds: int = 10
     calibrate: bool = True
-    temperature: float = 1.5
+    temperature: float = 1.0
+    few_labels: float = 20.0
     certainty: float = 10.0
-    smoothing: float = 0.5
+    smoothing: float = 1.0
     speaker_margin: float = 0.01
     tolerance: float = 1e-3
     seed: int = 0
@@ -272,7 +274,7 @@ def _temperature(held: Sequence[np.ndarray], targets: np.ndarray, config: ProbeC
     return fit_temperature(
         np.concatenate([nothing, *held]),
         np.concatenate([nothing, *[targets / len(held) for _ in held]]),
-        prior=config.temperature,
+        prior=min(config.temperature * (1 + config.few_labels / len(targets)), HIGHEST),
         strength=config.certainty,
     )
 
