@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from after_model import metrics
 from after_model.classifier import softmax as regression
-from after_model.classifier.calibration import absent_logit, fit_temperature
+from after_model.classifier.calibration import HIGHEST, absent_logit, fit_temperature
 from after_model.classifier.folds import held_out_folds
 from after_model.classifier.speakers import SpeakerMeans, SpeakerReport
 from after_model.classifier.standardising import BLOCK, Standardiser
@@ -36,8 +36,9 @@ class ProbeConfig:
     states: how many hidden states an embedding [S x R'] holds, one after the other; the probe sees
         the mean of the standardised states. 1: the embedding as it is.
     folds: of cross-validation; half as many from 200 labels on.
-    temperature, certainty: the temperature before any label is seen, and how many labels' worth it
-        is held with (the precision of its logarithm).
+    temperature, few_labels, certainty: with n labels the temperature is expected at
+        temperature x (1 + few_labels / n), held with the precision `certainty` of its logarithm:
+        the fewer labels, the more overconfident a fit is. From EmoDB's and RAVDESS's random labels.
     smoothing: how much of a label a class without one is given.
     speaker_margin: by how many nats the loss by cross-validation must fall before speakers' means
         are taken off.
@@ -48,9 +49,10 @@ class ProbeConfig:
     states: int = 1
     folds: int = 10
     calibrate: bool = True
-    temperature: float = 1.2
+    temperature: float = 1.0
+    few_labels: float = 20.0
     certainty: float = 10.0
-    smoothing: float = 0.5
+    smoothing: float = 1.0
     speaker_margin: float = 0.01
     tolerance: float = 1e-3
     seed: int = 0
@@ -216,18 +218,19 @@ def _fit(
     ways = [None] if speakers is None or len(set(speakers) - {""}) < 2 else [speakers, None]
     count = config.folds if labels < MANY_LABELS else -(-config.folds // 2)
     splits = [held_out_folds(targets, way, max(count, 2), config.seed) for way in ways]
-    held = _held_out(rows, targets, solution, splits) if _enough(targets) else []
+    held = _held_out(rows, targets, solution, splits, config.smoothing) if _enough(targets) else []
     temperature = _temperature(held, targets, config)
     weight = solution.weight(rows) / temperature
     bias = np.where(present, solution.bias[0], 0.0) / temperature
     bias[present] -= bias[present].mean()
     weight[~present] = 0.0
-    bias[~present] = absent_logit(
-        _centred(held, solution.logits(rows)[0], present) / temperature, labels, config.smoothing
-    )
+    if not present.all():
+        said = (held[0] if held else solution.logits(rows)[0])[:, present]
+        said = (said - said.mean(axis=1, keepdims=True)) / temperature
+        bias[~present] = absent_logit(said, labels, config.smoothing)
     validation = nothing
     if held:
-        validation = _validation(held[0], temperature, targets, splits[0], config)
+        validation = _validation(softmax(held[0] / temperature, axis=1), targets, splits[0])
     return _Fitted(weight, bias, temperature, validation)
 
 
@@ -236,49 +239,44 @@ def _held_out(
     targets: np.ndarray,
     start: regression.Solution,
     splits: Sequence[np.ndarray],
+    smoothing: float,
 ) -> list[np.ndarray]:
-    """Logits [n, C] of each split by fits that did not know the row; LEFT_OUT: class not known."""
+    """Logits [n, C] of each split, by fits that did not know the row.
+
+    A class that a fit knew no label of gets its share there too: that it will be missed is
+    part of how sure the probe may be.
+    """
     known = np.concatenate([split != np.unique(split)[:, None] for split in splits])
     solution = regression.solve(
         rows, targets, known.astype(float), start=start, tolerance=FOLD_TOLERANCE
     )
     logits, held, first = solution.logits(rows), [], 0
     for split in splits:
-        own = logits[first + split, np.arange(len(split))]
-        held.append(np.maximum(own, regression.LEFT_OUT))
-        first += len(np.unique(split))
+        own = np.empty(targets.shape)
+        for fold in range(int(split.max()) + 1):
+            members = split == fold
+            told = solution.bias[first + fold] > regression.LEFT_OUT / 2
+            said = logits[first + fold][members]
+            said -= said[:, told].mean(axis=1, keepdims=True)
+            labels = len(split) - int(members.sum())
+            said[:, ~told] = absent_logit(said[:, told], labels, smoothing)
+            own[members] = said
+        held.append(own)
+        first += int(split.max()) + 1
     return held
 
 
 def _temperature(held: Sequence[np.ndarray], targets: np.ndarray, config: ProbeConfig) -> float:
-    """From the rows whose classes the fit that did not know them had labels of, else the prior."""
+    """Of all ways of holding out together, each label counted once; the prior without any."""
     if not config.calibrate:
         return 1.0
-    logits, aims = [np.zeros((0, targets.shape[1]))], [np.zeros((0, targets.shape[1]))]
-    for way in held:
-        told = (_is_known(way) | (targets == 0)).all(axis=1)
-        logits.append(way[told])
-        aims.append(targets[told] / len(held))
+    nothing = np.zeros((0, targets.shape[1]))
     return fit_temperature(
-        np.concatenate(logits),
-        np.concatenate(aims),
-        prior=config.temperature,
+        np.concatenate([nothing, *held]),
+        np.concatenate([nothing, *[targets / len(held) for _ in held]]),
+        prior=min(config.temperature * (1 + config.few_labels / len(targets)), HIGHEST),
         strength=config.certainty,
     )
-
-
-def _is_known(logits: np.ndarray) -> np.ndarray:
-    return logits > regression.LEFT_OUT / 2
-
-
-def _centred(held: Sequence[np.ndarray], fitted: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Logits [m, P] of the present classes, each row's mean 0: held out where they can be had."""
-    logits = fitted[:, present]
-    if held:
-        candidates = held[0][:, present]
-        complete = _is_known(candidates).all(axis=1)
-        logits = candidates[complete] if complete.any() else logits
-    return logits - logits.mean(axis=1, keepdims=True)
 
 
 def _enough(targets: np.ndarray) -> bool:
@@ -287,23 +285,7 @@ def _enough(targets: np.ndarray) -> bool:
     return int((counts >= 2).sum()) >= 2
 
 
-def _validation(
-    held: np.ndarray,
-    temperature: float,
-    targets: np.ndarray,
-    split: np.ndarray,
-    config: ProbeConfig,
-) -> CrossValidation:
-    """Of held-out logits [n, C]; classes that a fold's fit knew nothing of get their share."""
-    known, logits = _is_known(held), held / temperature
-    for number in np.unique(split):
-        rows = np.flatnonzero(split == number)
-        classes = known[rows[0]]
-        if classes.any() and not classes.all():
-            told = logits[np.ix_(rows, np.flatnonzero(classes))]
-            share = absent_logit(told, len(split) - len(rows), config.smoothing)
-            logits[np.ix_(rows, np.flatnonzero(~classes))] = share
-    said = softmax(logits, axis=1)
+def _validation(said: np.ndarray, targets: np.ndarray, split: np.ndarray) -> CrossValidation:
     found = metrics.evaluate(targets.argmax(axis=1), said)
     found["loss"] = float(_losses(said, targets).mean())
     return CrossValidation(found, said, split)
@@ -333,7 +315,7 @@ def _compare(
 def _inputs(points: np.ndarray, statistics: Standardiser, config: ProbeConfig) -> np.ndarray:
     """What the regression sees, float64 [n, R / S]: the mean of the S standardised states."""
     scaled = (_double(points) - statistics.mean) / statistics.deviation
-    return scaled.reshape(len(points), config.states, -1).mean(axis=1)
+    return scaled.reshape(len(points), config.states, scaled.shape[1] // config.states).mean(axis=1)
 
 
 def _double(points: np.ndarray) -> np.ndarray:

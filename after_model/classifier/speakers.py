@@ -44,8 +44,8 @@ class SpeakerMeans:
             raise ValueError(f"kappa: expected at least 0, got {kappa}")
         self.kappa = kappa
         self.names: list[str] = []
-        self.sums = np.zeros((0, dimensions))
-        self.counts = np.zeros(0, np.int64)
+        self.sums: np.ndarray = np.zeros((0, dimensions))
+        self.counts: np.ndarray = np.zeros(0, np.int64)
         self.total = np.zeros(dimensions)  # of everybody, the unknown too
         self.recordings = 0
         self._row: dict[str, int] = {}
@@ -85,7 +85,7 @@ class SpeakerMeans:
         return offsets
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, as arrays that safetensors or npz hold; names are UTF-8 joined by newlines."""
+        """Everything, for safetensors or npz; names are UTF-8, joined by newlines."""
         return {
             "names": np.frombuffer("\n".join(self.names).encode(), np.uint8).copy(),
             "sums": self.sums,
