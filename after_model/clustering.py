@@ -71,7 +71,7 @@ def prepare(embeddings: np.ndarray, rows: np.ndarray | None = None) -> np.ndarra
             raise ValueError(f"embeddings must be [N, D], got shape {np.shape(embeddings)}")
         embeddings = embeddings[rows]
     dtype = np.float32 if getattr(embeddings, "dtype", None) in _SHORT else np.float64
-    points = np.array(embeddings, dtype=dtype, order="C")
+    points: np.ndarray = np.array(embeddings, dtype=dtype, order="C")
     if points.ndim != 2:
         raise ValueError(f"embeddings must be [N, D], got shape {points.shape}")
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
@@ -103,7 +103,7 @@ def prepare_both(
     points = prepare(embeddings, rows)
     if labelled is None or len(labelled) == 0:
         return points, points[:0]
-    some = np.arange(len(labelled))
+    some: np.ndarray = np.arange(len(labelled))
     if len(some) > limit:
         some = np.sort(rng.choice(len(some), limit, replace=False))
     try:
