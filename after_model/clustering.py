@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from after_model.neighbours import ONE_THREAD, squared_distances
+from after_model.neighbours import one_thread, squared_distances
 
 MAX_CLUSTERS = 10
 """Where the elbow is looked for: 1 to this many clusters (the published script tries 1 to 8)."""
@@ -71,7 +71,7 @@ def prepare(embeddings: np.ndarray, rows: np.ndarray | None = None) -> np.ndarra
             raise ValueError(f"embeddings must be [N, D], got shape {np.shape(embeddings)}")
         embeddings = embeddings[rows]
     dtype = np.float32 if getattr(embeddings, "dtype", None) in _SHORT else np.float64
-    points = np.array(embeddings, dtype=dtype, order="C")
+    points: np.ndarray = np.array(embeddings, dtype=dtype, order="C")
     if points.ndim != 2:
         raise ValueError(f"embeddings must be [N, D], got shape {points.shape}")
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
@@ -103,7 +103,7 @@ def prepare_both(
     points = prepare(embeddings, rows)
     if labelled is None or len(labelled) == 0:
         return points, points[:0]
-    some = np.arange(len(labelled))
+    some: np.ndarray = np.arange(len(labelled))
     if len(some) > limit:
         some = np.sort(rng.choice(len(some), limit, replace=False))
     try:
@@ -202,7 +202,7 @@ def _kmeans(
     model = KMeans(
         clusters, n_init=_RESTARTS if clusters <= _FEW else 1, max_iter=100, random_state=seed
     )
-    with ONE_THREAD.limit(limits=1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # Near copies can leave a cluster empty; _numbered drops it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(coarse, sample_weight=weights)
@@ -223,7 +223,7 @@ def _reduced(points: np.ndarray) -> np.ndarray:
     if points.shape[1] <= DIMENSIONS:
         return points
     sample = points[:: -(-len(points) // _LEARN)]
-    with ONE_THREAD.limit(limits=1):
+    with one_thread():
         range_ = (sample.T @ (sample @ _directions(points.shape[1]))).astype(np.float64)
         # Orthonormal columns by way of their 64 x 64 products: five times as fast as QR.
         values, vectors = np.linalg.eigh(range_.T @ range_)

@@ -6,23 +6,37 @@ thread: sums over threads round differently, and the same seed must give the sam
 
 from __future__ import annotations
 
+import functools
+import sys
+from contextlib import AbstractContextManager
+
 import numpy as np
-import sklearn  # noqa: F401  (loads the thread pools that are limited below)
 from threadpoolctl import ThreadpoolController
 
 REFERENCE = 2_000
 """Points among which neighbours are looked for; from there on, a random sample of so many."""
 
-# Made once: looking for the loaded libraries takes longer than a small k-means.
-ONE_THREAD = ThreadpoolController()
-
 _BLOCK = 2**22  # distances held at once, 16 to 32 MiB
 _ROUNDING = 32  # times eps times the two squared norms: below it, a distance is a rounding error
 
 
+def one_thread() -> AbstractContextManager[None]:
+    """Within it, BLAS and OpenMP use one thread, as threadpool_limits(1) has it but at once.
+
+    Looking for the loaded libraries takes longer than a small k-means, so it is done again only
+    when something was imported since: that is what loads them.
+    """
+    return _controller(len(sys.modules)).limit(limits=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _controller(modules: int) -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """[N, M] for floats [N, D] and [M, D]; rounding errors of zero are zero, so that copies tie."""
-    with ONE_THREAD.limit(limits=1):
+    with one_thread():
         inner = points @ others.T
     both = _squares(points)[:, None] + _squares(others)
     inner *= -2

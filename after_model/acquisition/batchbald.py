@@ -24,7 +24,6 @@ from __future__ import annotations
 import numpy as np
 
 from after_model.acquisition.base import (
-    CANDIDATES,
     ByBatch,
     agreeing_samples,
     probabilities,
@@ -34,6 +33,8 @@ from after_model.acquisition.base import (
 
 MAX_OUTCOMES = 10_000
 SAMPLES = 1_000
+LIMIT = 1_000
+"""Candidates; few, since a batch that has all the information leaves no bound worth having."""
 _CHUNK = 2**21  # numbers in the largest intermediate array, about 16 MiB
 _AT_ONCE = 32  # utterances whose gains are computed together
 _SINGLE = 1e-5  # nats; more than what single precision is wrong by
@@ -48,7 +49,7 @@ def batchbald(
     *,
     max_outcomes: int = MAX_OUTCOMES,
     samples: int = SAMPLES,
-    limit: int = CANDIDATES,
+    limit: int = LIMIT,
 ) -> np.ndarray:
     """Eq. 8: int64 [min(k, N)], distinct, greedy order, for MC samples probs [K, N, C].
 
@@ -69,7 +70,7 @@ def batchbald_scored(
     *,
     max_outcomes: int = MAX_OUTCOMES,
     samples: int = SAMPLES,
-    limit: int = CANDIDATES,
+    limit: int = LIMIT,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`batchbald` with the mutual information of the batch after each pick, nats [min(k, N)]."""
     if np.ndim(probs) == 3 and len(probs) == 0:

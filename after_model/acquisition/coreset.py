@@ -34,7 +34,7 @@ def coreset(
     k = wanted(k, len(embeddings))
     rows = draw(len(embeddings), k, rng, limit)
     points, known = clustering.prepare_both(embeddings, rows, labelled, rng, limit)
-    distance = np.full(len(points), np.inf)
+    distance: np.ndarray = np.full(len(points), np.inf)
     for start in range(0, len(known), _BLOCK):
         near = squared_distances(points, known[start : start + _BLOCK]).min(axis=1)
         distance = np.minimum(distance, near)

@@ -51,8 +51,8 @@ def probcover(
     covers[drawn] = squared <= within
     others = np.setdiff1d(np.arange(len(points)), drawn)
     covers[others] = _within(points[others], targets, within)
-    open_ = ~_within(known, targets, within).any(axis=0)
-    return rows[_greedy(covers, open_, k)]
+    still_open = np.logical_not(np.logical_or.reduce(_within(known, targets, within), axis=0))
+    return rows[_greedy(covers, still_open, k)]
 
 
 def squared_radius(squared: np.ndarray, labels: np.ndarray, alpha: float = ALPHA) -> float:
