@@ -28,7 +28,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from after_model.audio import SAMPLE_RATE
-from after_model.backbone.base import Backbone, frame_mask
+from after_model.backbone.base import Backbone, BackboneError, frame_mask
 from after_model.backbone.kernels import ragged
 
 FAMILIES = ("whisper",)
@@ -79,15 +79,23 @@ class WhisperBackbone(Backbone):
     @classmethod
     def read(cls, source: str, config: Any, **options: bool) -> Any:
         config.attention_dropout = 0.0  # it would rule out fused attention, twice as fast
-        return Encoder.from_pretrained(
+        model, found = Encoder.from_pretrained(
             source,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             # of a whole model, of its encoder, or of what save() wrote; a decoder is not read
             key_mapping={r"^(model\.)?encoder\.": ""},
+            output_loading_info=True,
             **options,
         )
+        missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
+        if missing:
+            raise BackboneError(
+                f"the encoder's weights lack {len(missing)} of those that config.json promises, "
+                f"{missing[0]} first"
+            )
+        return model
 
     # --- audio to stem features ------------------------------------------------------------------
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from after_model import backbone
 from after_model.backbone import Backbone
-from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier import EmotionClassifier, new_classifier, pool
 from after_model.features import FeatureStore
 from after_model.features.batching import collate
 from after_model.labels import LabelSpace
@@ -122,6 +124,95 @@ def test_what_is_saved_loads_with_the_same_probabilities(tiny, batch, tmp_path, 
     assert not loaded.training
     for ours, theirs in zip(loaded(*batch), classifier(*batch), strict=True):
         assert torch.equal(ours, theirs)
+
+
+# --- hidden states ---------------------------------------------------------------------------
+
+
+def spread(classifier: EmotionClassifier) -> EmotionClassifier:
+    """With standardisation and weights that are not neutral."""
+    generator = torch.Generator().manual_seed(1)
+    shape = classifier.state_mean.shape
+    classifier.standardise(
+        torch.randn(shape, generator=generator), 0.5 + torch.rand(shape, generator=generator)
+    )
+    if classifier.state_weights is not None:
+        classifier.state_weights.data = torch.tensor([0.3, -1.0])
+    return classifier.eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_head_sees_the_mean_of_standardised_states(tiny, batch, weighted):
+    classifier = spread(new_classifier(tiny, 3, states=(0, 1), weighted=weighted))
+    logits, representation = classifier(*batch)
+    share = np.exp([0.3, -1.0]) / np.exp([0.3, -1.0]).sum() if weighted else [0.5, 0.5]
+    expected = 0
+    for number, state in enumerate(tiny.states(*batch, (0, 1))):
+        own = (pool(state, batch[1]) - classifier.state_mean[number]).numpy()
+        expected = expected + share[number] * own / classifier.state_std[number].numpy()
+    weight, bias = weights(classifier)
+    np.testing.assert_allclose(representation, expected, atol=1e-4)
+    np.testing.assert_allclose(logits, expected @ weight.T + bias, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_backbone_says_which_state_if_nobody_does(tiny, batch):
+    tiny.config.default_states = [0]
+    try:
+        classifier = new_classifier(tiny, 3).eval()
+    finally:
+        tiny.config.default_states = None
+    assert classifier.states == (0,)
+    (state,) = tiny.states(*batch, [0])
+    assert torch.equal(classifier(*batch)[1], pool(state, batch[1]))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("weighted", [False, True])
+def test_states_and_their_statistics_are_saved(tiny, batch, tmp_path, weighted):
+    classifier = spread(new_classifier(tiny, 3, states="all", weighted=weighted))
+    classifier.save(tmp_path / "saved", LABELS)
+    loaded, _ = EmotionClassifier.load(tmp_path / "saved")
+    assert loaded.states == (0, 1)
+    for ours, theirs in zip(loaded(*batch), classifier(*batch), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@torch.inference_mode()
+def test_what_an_earlier_release_saved_pools_the_last_state(tiny, batch, tmp_path):
+    classifier = new_classifier(tiny, 3, states="last").eval()
+    classifier.save(tmp_path / "saved", LABELS)
+    old = {"head": "statistics", "labels": list(LABELS.names)}
+    (tmp_path / "saved" / "classifier.json").write_text(json.dumps(old))
+    save_file(classifier.head.state_dict(), tmp_path / "saved" / "head.safetensors")
+    loaded, _ = EmotionClassifier.load(tmp_path / "saved")
+    assert loaded.states == (1,)
+    assert torch.equal(loaded(*batch)[0], classifier(*batch)[0])
+
+
+def test_learned_weights_of_states_have_gradients(tiny, batch):
+    classifier = new_classifier(tiny, 3, states="all", weighted=True)
+    classifier(*batch)[0].square().sum().backward()
+    assert classifier.state_weights.grad.abs().sum() > 0
+
+
+@torch.inference_mode()
+def test_the_head_is_computed_in_float32_under_autocast(tiny, batch):
+    classifier = spread(new_classifier(tiny, 3, states=(0, 1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, representation = classifier(*batch)
+    assert (logits.dtype, representation.dtype) == (torch.float32, torch.float32)
+    weight, bias = weights(classifier)
+    np.testing.assert_allclose(logits, representation.numpy() @ weight.T + bias, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_pooling_is_in_float32_under_autocast(batch):
+    context = torch.randn(4, int(batch[1].max()), 16) + 100
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = pool(context, batch[1])
+    torch.testing.assert_close(found, pool(context, batch[1]), atol=0, rtol=0)
 
 
 def test_no_pickle_is_written(tiny, tmp_path):

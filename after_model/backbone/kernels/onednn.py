@@ -37,6 +37,11 @@ def keep(laid_out: dict[nn.Module, Tensor]) -> Iterator[None]:
             _kept.pop(module, None)
 
 
+def keeping() -> bool:
+    """Whether kept() has any weights to give: then few sizes of products pay."""
+    return bool(_kept) and not torch.is_grad_enabled()
+
+
 def kept(module: nn.Module) -> Tensor | None:
     """A module's weight as keep() has it; None while gradients are wanted: it may be another."""
     return None if torch.is_grad_enabled() else _kept.get(module)

@@ -69,8 +69,7 @@ def encode(
         rows = positions([i * length for i in range(batch)], lengths)
         flat = flat.index_select(0, rows)
     count = len(flat)
-    # sizes matter to laid out weights only, which there are none of while gradients are wanted
-    if not torch.is_grad_enabled() and (more := -count % STEP):
+    if onednn.keeping() and (more := -count % STEP):
         flat, lengths = F.pad(flat, (0, 0, 0, more)), [*lengths, more]
 
     def spread(state: Tensor) -> Tensor:
