@@ -79,16 +79,15 @@ def _tell(options: argparse.Namespace, data: Path, apart: Path) -> Outcome:
         with Services(data, audio, classes, options.label_studio_venv.absolute(), teller) as live:
             with teller.part("starting"):
                 live.start()
-            answers = _answers(live, labels)
+            paths, answers = _tasks(live, labels)
             served, failures = _label(options, live, answers, budget)
             with teller.part("asking"):
                 version = live.status()["serving"]
                 rest = [task for task in live.tasks() if not task.is_labeled]
                 predicted = live.predictions(rest)
-        known = {truth.recording(task.data) for task in rest}
-        chosen = [path for path in labels if path not in known]
+        chosen = sorted(answers.keys() - {task.id for task in rest})
         with teller.part("fitting apart"):
-            alike = Alike(audio, labels, classes, apart, settings, teller)
+            alike = Alike(paths, answers, classes, apart, settings, teller)
             same, random = _fit(alike, chosen, options.choices, teller)
     return Outcome(
         recordings=len(labels),
@@ -106,12 +105,14 @@ def _tell(options: argparse.Namespace, data: Path, apart: Path) -> Outcome:
     )
 
 
-def _answers(live: Services, labels: Mapping[str, str]) -> dict[int, str]:
-    """The right label by task; raises StoryError where somebody has labelled already."""
+def _tasks(live: Services, labels: Mapping[str, str]) -> tuple[dict[int, Path], dict[int, str]]:
+    """Audio and right label by task; raises StoryError where somebody has labelled already."""
     tasks = live.tasks()
     if any(task.is_labeled for task in tasks):
         raise StoryError(f"{live.data}: its recordings have labels; name another folder, or none")
-    return {task.id: labels[truth.recording(task.data)] for task in tasks}
+    recording_of = {task.id: truth.recording(task.data) for task in tasks}
+    paths = {task: live.audio / recording for task, recording in recording_of.items()}
+    return paths, {task: labels[recording] for task, recording in recording_of.items()}
 
 
 def _label(
@@ -148,7 +149,7 @@ def _label(
 
 
 def _fit(
-    alike: Alike, chosen: Sequence[str], choices: int, teller: Teller
+    alike: Alike, chosen: Sequence[int], choices: int, teller: Teller
 ) -> tuple[Quality, list[Quality]]:
     """The learner of this process on the labels that were given, and on random choices."""
     teller.say("fitting the same learner in this process ...")

@@ -18,31 +18,31 @@ from benchmarks.story.telling import Teller
 class Alike:
     """Fits the learner that the backend's settings describe, on the same recordings.
 
-    audio: the recordings' folder; labels: label by recording; folder: for features and models,
-    which the fits share as far as they don't depend on labels.
+    paths, labels: by task, whose number is a recording's id there, too: what is held out follows
+    from ids. folder: for features and models; the fits share what doesn't depend on labels.
     """
 
     def __init__(
         self,
-        audio: Path,
-        labels: Mapping[str, str],
+        paths: Mapping[int, Path],
+        labels: Mapping[int, str],
         classes: Sequence[str],
         folder: Path,
         settings: Settings,
         teller: Teller,
     ) -> None:
-        self._labels = labels
+        self._labels = {str(task): label for task, label in labels.items()}
         self._space = LabelSpace(tuple(classes))
         self._folder = folder
         self._settings = settings
         self._teller = teller
-        self._pool = [Utterance(path, audio / path) for path in labels]
+        self._pool = [Utterance(str(task), path) for task, path in sorted(paths.items())]
 
-    def of(self, chosen: Sequence[str]) -> Quality:
-        """How right a fit on these recordings' labels is on the others that can be read."""
+    def of(self, chosen: Sequence[int]) -> Quality:
+        """How right a fit on these tasks' labels is on the others that can be read."""
         learner = self._learner("served")
         learner.adapt()
-        return self._fit(learner, chosen)
+        return self._fit(learner, [str(task) for task in chosen])
 
     def at_random(self, count: int, choices: int) -> Iterator[Quality]:
         """The same of `count` recordings chosen at random, several times."""
@@ -67,7 +67,7 @@ class Alike:
         )
 
     def _fit(self, learner: ActiveLearner, chosen: Sequence[str]) -> Quality:
-        learner.tell({path: self._labels[path] for path in chosen})
+        learner.tell({key: self._labels[key] for key in chosen})
         learner.train()
         known = set(chosen)
         rest = [u for u in self._readable(learner) if u.id not in known]

@@ -15,9 +15,10 @@ from rich.table import Table
 from after_model.metrics import unweighted_accuracy, weighted_accuracy
 from benchmarks.story.annotator import Order
 
+ROWS = 20  # orders that are listed
 CAPTION = """\
-UA, WA: on the recordings that nobody labelled, which are others for every choice. As many labels
-are given in each, so WA also ranks how many of all recordings end with the right label.\
+UA, WA: on the recordings that nobody labelled, which are others for every choice. With as
+many labels in each, WA also ranks how many of all recordings end with the right label.\
 """
 
 
@@ -68,7 +69,9 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the tables."""
     console.print(_accuracy(outcome))
     if outcome.orders:
-        console.print(_orders(outcome.orders))
+        console.print(_orders(outcome.orders[:ROWS]))
+    if len(outcome.orders) > ROWS:
+        console.print(f"and {len(outcome.orders) - ROWS} more orders, which --json writes")
     for line in facts(outcome):
         console.print(line, soft_wrap=True)
 

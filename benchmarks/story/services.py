@@ -21,7 +21,7 @@ from benchmarks.story.errors import StoryError
 from benchmarks.story.telling import Teller
 
 READY = "└"  # the last line of what it says once everything is there
-LOOK_S = 0.5
+LOOK_S = 1.0
 GRACE_S = 60.0  # it gives its own children 20 s
 STUCK_S = 180.0  # without work and without what is waited for
 ASKED = 50  # recordings a request: /predict answers within a minute
@@ -73,9 +73,9 @@ class Services:
         before = log.stat().st_size if log.exists() else 0
         child = self._children.start("run", command, os.environ)
         self.teller.say("starting Label Studio and AFTER (the first time: 1 to 3 minutes) ...")
-        while READY.encode() not in _since(log, before):
+        while READY not in (said := _since(log, before)):
             self.check()
-            self.teller.remind("starting ...")
+            self.teller.remind(said.strip().rsplit("\n", 1)[-1])
             time.sleep(LOOK_S)
         known = own_label_studio.identity(self.data)
         self.token, self.project = known.token, known.folders[str(self.audio)].project
@@ -192,8 +192,9 @@ def learnt(section: Mapping[str, Any]) -> int:
 
 def doing(section: Mapping[str, Any]) -> str:
     """For people: what is done for a project."""
-    running = section["running"]
-    return f"{running['stage']} {running['share']:.0%}" if running else "nothing yet"
+    if running := section["running"]:
+        return f"{running['stage']} {running['share']:.0%}"
+    return "a job begins" if section["queued"] else "nothing yet"
 
 
 def free_port() -> int:
@@ -202,10 +203,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _since(log: Path, offset: int) -> bytes:
+def _since(log: Path, offset: int) -> str:
     with log.open("rb") as file:
         file.seek(offset)
-        return file.read()
+        return file.read().decode(errors="replace")
 
 
 def _how(child: Child) -> str:
