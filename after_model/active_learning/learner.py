@@ -567,7 +567,9 @@ class ActiveLearner:
     def _initial_classifier(self, given: TrainingSet) -> EmotionClassifier:
         """What the paper's round trains from."""
         there, here = self._state.settings or {}, _plain(self.config)
-        alike = all(there.get(name) == here[name] for name in ("backbone", "states", "head", "tapt"))
+        alike = all(
+            there.get(name) == here[name] for name in ("backbone", "states", "head", "tapt")
+        )
         if self.config.warm_start == "previous" and self._state.curve and alike:
             return self._classifier()
         if self.config.head_start == "probe":
