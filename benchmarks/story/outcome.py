@@ -16,9 +16,9 @@ from after_model.metrics import unweighted_accuracy, weighted_accuracy
 from benchmarks.story.annotator import Order
 
 ROWS = 20  # orders that are listed
-CAPTION = """\
-UA, WA: on the recordings that nobody labelled, which are others for every choice. With as
-many labels in each, WA also ranks how many of all recordings end with the right label.\
+NOTE = """\
+UA, WA: on the recordings that nobody labelled, which are others for every choice. With as many
+labels in each, WA also ranks how many of all recordings end with the right label.
 """
 
 
@@ -68,6 +68,7 @@ def quality(true: Sequence[str], predicted: Sequence[str]) -> Quality:
 def show(outcome: Outcome, console: Console) -> None:
     """Print the tables."""
     console.print(_accuracy(outcome))
+    console.print(NOTE, soft_wrap=True)
     if outcome.orders:
         console.print(_orders(outcome.orders[:ROWS]))
     if len(outcome.orders) > ROWS:
@@ -108,7 +109,7 @@ def write(path: Path, outcome: Outcome) -> None:
 
 
 def _accuracy(outcome: Outcome) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False, caption=CAPTION, caption_justify="left")
+    table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column(f"{outcome.labels} labels", no_wrap=True)
     for title in ("UA", "WA", "UA from", "to", "of the rest"):
         table.add_column(title, justify="right", no_wrap=True)
