@@ -30,7 +30,7 @@ class TaptConfig:
     """How to adapt. The defaults suit after-tiny on half an hour of speech and one CPU core.
 
     objective: "paper", "wav2vec2", "hubert" (after_model.tapt.objectives says what they are), or
-        "auto": "paper" for wav2vec 2.0, "hubert" for the other families.
+        "auto": "paper" for wav2vec 2.0 and Whisper, "hubert" for the other families.
     epochs: passes over the pool; max_steps, if set, is the number of optimizer steps instead.
     learning_rate: of the backbone, its codebook and heads that came with it (None: 5e-5 below
         20 million parameters, else 1e-4 as in the published code); head_learning_rate: of heads
@@ -123,7 +123,7 @@ class TaptConfig:
         """The same with every "auto" and None that depends on the backbone filled in."""
         objective = self.objective
         if objective == "auto":
-            objective = "paper" if family == "wav2vec2" else "hubert"
+            objective = "paper" if family in ("wav2vec2", "whisper") else "hubert"
         share, weight, rate = self.mask_share, self.diversity_weight, self.learning_rate
         if rate is None:
             rate = 5e-5 if parameters < SMALL else 1e-4

@@ -175,7 +175,7 @@ def test_a_corpus_too_small_for_its_folds_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("folds", "share", "message"),
-    [(1, 0.1, "folds=1"), (5, 0.0, "validation_share=0.0"), (5, 1.0, "validation_share=1.0")],
+    [(1, 0.1, "folds=1"), (5, -0.1, "validation_share=-0.1"), (5, 1.0, "validation_share=1.0")],
 )
 def test_impossible_arguments_are_refused(folds: int, share: float, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):

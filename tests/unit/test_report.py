@@ -19,6 +19,7 @@ from simulate.summary import Summary, findings, summarise
 
 Build = Callable[..., Summary]
 ROOT = Path(__file__).parent  # parse() wants a folder that exists
+PAPER = ("--preset", "paper")
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def build(corpus: Corpus) -> Build:
     """build("--seeds", "2", drop=...) -> the summary of such a command's made-up rows."""
 
     def make(*arguments: str, edit: Callable[[list, dict], None] = lambda runs, rows: None):
-        request = parse(["--corpus", "emodb", "--root", str(ROOT), *arguments])
+        request = parse(["--corpus", "emodb", "--root", str(ROOT), *PAPER, *arguments])
         experiment = experiments.get(request.experiment)
         design = experiment.design(request.options)
         runs = plan.runs(corpus, request.split, design.arms, request.seeds)
@@ -54,7 +55,7 @@ def setting(corpus: Corpus, **changes: object) -> report.Setting:
 
 
 def arm_names(*arguments: str) -> list[str]:
-    request = parse(arguments)
+    request = parse([*PAPER, *arguments])
     return [a.name for a in experiments.get(request.experiment).design(request.options).arms]
 
 
@@ -65,19 +66,26 @@ def test_demonstration_compares_after_with_random_and_with_no_tapt() -> None:
     assert arm_names() == ["AFTER", "TAPT + FT, random", "FT, entropy"]
 
 
+def test_the_default_preset_is_compared_with_random_selection() -> None:
+    request = parse([])
+    arms = experiments.get("demo").design(request.options).arms
+    assert [arm.name for arm in arms] == ["AFTER", "probe, random"]
+    assert request.split.validation_share == 0.0  # labels that nobody would have given
+
+
 def test_ablation_has_the_four_columns_of_table_7() -> None:
     names = arm_names("--experiment", "ablation")
     assert sorted(names) == sorted(curve.method for curve in TABLE_7.curves)
 
 
 def test_ablation_starts_all_four_from_k_means() -> None:
-    request = parse(["--experiment", "ablation"])
+    request = parse([*PAPER, "--experiment", "ablation"])
     arms = experiments.get("ablation").design(request.options).arms
     assert {arm.learner.start for arm in arms} == {"kmeans"}
 
 
 def test_strategies_pair_every_strategy_with_both_starts() -> None:
-    request = parse(["--experiment", "strategies", "--strategies", "all"])
+    request = parse([*PAPER, "--experiment", "strategies", "--strategies", "all"])
     arms = experiments.get("strategies").design(request.options).arms
     from after_model import acquisition
 
@@ -105,7 +113,7 @@ def test_arms_have_names_of_their_own(experiment: str) -> None:
 
 
 def planned(corpus: Corpus, *arguments: str) -> list[plan.RunConfig]:
-    request = parse(["--corpus", "emodb", "--root", str(ROOT), *arguments])
+    request = parse(["--corpus", "emodb", "--root", str(ROOT), *PAPER, *arguments])
     design = experiments.get(request.experiment).design(request.options)
     return plan.runs(corpus, request.split, design.arms, request.seeds)
 
@@ -220,7 +228,7 @@ def test_page_needs_nothing_else(page: Path) -> None:
 
 def test_page_tells_how_to_repeat_it(page: Path) -> None:
     html = page.read_text()
-    for text in ("python simulate/run.py --seeds 2", "a remark", "a processor", "Labels asked"):
+    for text in ("python simulate/run.py --seeds 2", "a remark", "a processor", "Labels given"):
         assert text in html
 
 

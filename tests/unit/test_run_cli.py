@@ -38,7 +38,7 @@ def command(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def call(*arguments: str, work: Callable = fake_runs.work) -> int:
         where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
-        small = ["--folds", "2", "--shares", "20,50"]
+        small = ["--preset", "paper", "--folds", "2", "--shares", "20,50"]
         return run.main([*where, *small, *arguments], work)
 
     return call
@@ -61,10 +61,11 @@ def test_the_demonstration_is_short_unless_asked_otherwise() -> None:
     assert longer.options.shares == (0.01, 0.11, 0.2)
 
 
-def test_a_real_corpus_has_the_papers_settings(manifest: Path) -> None:
-    request = parse(["--root", str(manifest)])
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_real_corpus_has_the_presets_settings(manifest: Path, preset: str) -> None:
+    request = parse(["--root", str(manifest), "--preset", preset])
     assert request.split.folds == 5
-    assert request.options.learner == LearnerConfig()
+    assert request.options.learner == LearnerConfig.preset(preset, speakers="off")
 
 
 def test_a_root_alone_is_a_manifest(manifest: Path) -> None:
@@ -81,7 +82,7 @@ def test_rounds_are_algorithm_1s_equal_steps() -> None:
 
 
 def test_options_reach_the_learner() -> None:
-    model = "--epochs 3 --tapt-epochs 2 --tapt-objective wav2vec2 --warm-start tapt"
+    model = "--epochs 3 --tapt on --tapt-epochs 2 --tapt-objective wav2vec2 --warm-start tapt"
     request = parse(f"{model} --first-seed 5 --seeds 2".split())
     learner = request.options.learner
     assert (learner.training.epochs, learner.warm_start) == (3, "tapt")
@@ -206,7 +207,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
     program = tmp_path / "program.py"
     program.write_text(script)
     where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
-    small = ["--folds", "2", "--shares", "20,50"]
+    small = ["--preset", "paper", "--folds", "2", "--shares", "20,50"]
     process = subprocess.Popen(
         [sys.executable, str(program), *where, *small],
         stdout=subprocess.PIPE,
@@ -257,7 +258,9 @@ def test_help_runs_as_a_script_from_any_folder(tmp_path: Path) -> None:
 
 
 def test_the_clock_estimates_from_what_was_timed(manifest: Path) -> None:
-    request = parse(["--root", str(manifest), "--shares", "20,50", "--folds", "2"])
+    request = parse(
+        ["--root", str(manifest), "--preset", "paper", "--shares", "20,50", "--folds", "2"]
+    )
     corpus = fake_runs.load(manifest)
     from simulate import experiments, plan
 

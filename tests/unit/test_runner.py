@@ -125,7 +125,8 @@ def test_test_labels_are_scored_and_never_asked(
     monkeypatch.setattr(Oracle, "ask", watch)
     runner.run(config, place(corpus, tmp_path), listener())
     split = config.split
-    fold = protocols.split(split.protocol, corpus, split.folds)[config.fold]
+    folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share)
+    fold = folds[config.fold]
     assert set(asked) <= {u.id for u in corpus.pick(fold.train)}
 
 
@@ -133,7 +134,8 @@ def test_an_unreadable_test_recording_is_left_out_and_told(
     config: plan.RunConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     split = config.split
-    fold = protocols.split(split.protocol, corpus, split.folds)[config.fold]
+    folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share)
+    fold = folds[config.fold]
     bad = corpus.pick(fold.test)[0].path
     content = bad.read_bytes()
     bad.write_bytes(b"no audio")

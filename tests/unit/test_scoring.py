@@ -103,7 +103,7 @@ def test_a_card_that_emulates_bf16_scores_in_fp16(classifier, store, recordings,
     """The card is made up: what is looked at is the precision that its batches are asked for."""
     asked = []
 
-    def outputs(_classifier, _store, _utterances, _device, precision, _max_frames):
+    def outputs(_classifier, _store, _utterances, _device, precision, *_):
         asked.append(precision)
         yield from ()
 

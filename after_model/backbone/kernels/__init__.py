@@ -21,10 +21,7 @@ layout        Weights have an order in memory that the processor multiplies fast
 activation    GELU on a result that is still in the cache costs next to nothing: `onednn` has it
               done with the product.
 
-Whisper-base, 3 layers, one thread of a busy machine, 53 s of EmoDB (CPU seconds to hidden state 3):
-transformers' layers a recording at a time 1.40, on padded batches of 8 0.92, unpadded batches 0.82,
-with weights laid out 0.91: for Whisper laying out has not been shown to pay, doing without padding
-has.
+What each is worth depends on model and machine: `python -m benchmarks scoring` measures them.
 
 Who uses it: `Backbone.encode_cnn` and `Backbone.encode` ask `suits()` of the kernel and call it, or
 go on without. Kernels keep nothing on modules; laid out weights are in `onednn`'s own table.
