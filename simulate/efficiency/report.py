@@ -60,8 +60,8 @@ def _head(arms: Sequence[Arm], setting: Setting, command: str) -> str:
     {command}
 
 Frozen encoder; {setting.start_per_class} recordings a class to start with, then steps of {steps} of
-the pool, the probe refitted after each. Speakers of pool and test are disjoint, every label is
-counted. {speakers}
+the pool up to {percent(setting.dense)}, from one share to the next beyond, the probe refitted after
+each. Speakers of pool and test are disjoint, every label is counted. {speakers}
 Intervals and tests are corrected for splits that share recordings (Nadeau and Bengio 2003); p is
 corrected (Holm) over the family declared: every arm against random at {claimed}, all corpora.
 """
