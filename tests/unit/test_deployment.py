@@ -187,12 +187,3 @@ def test_pytorch_is_an_argument_that_agrees_with_the_requirements(
     (default,) = [text for text in of(dockerfile, "ARG") if text.startswith("TORCH=")]
     pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert default.removeprefix("TORCH=") in pinned
-
-
-# --- README --------------------------------------------------------------------------------------
-
-
-def test_readme_names_every_setting() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [n for n in Settings.model_fields if f"`AFTER_{n.upper()}`" not in text]
-    assert not missing
