@@ -39,6 +39,7 @@ def open_learner(
         tapt_folder=folder.tapt,
         open_pool=True,
         keep=settings.keep_models,
+        max_bytes=settings.max_cache_bytes,
         limits=AudioLimits(max_duration_s=settings.max_audio_s),
         device=settings.device,
         progress=progress,

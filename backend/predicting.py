@@ -205,7 +205,13 @@ class Scorer:
             except Exception as error:  # whatever a damaged or removed file leads to
                 raise Unanswered(f"the model {model} can't be loaded: {error!r}") from error
             limits = AudioLimits(max_duration_s=self.settings.max_audio_s)
-            store = FeatureStore(folder.features, classifier.backbone, limits=limits, workers=1)
+            store = FeatureStore(
+                folder.features,
+                classifier.backbone,
+                limits=limits,
+                workers=1,
+                max_bytes=self.settings.max_cache_bytes,
+            )
             self._loaded[path] = classifier, store
             log.info("model=%s loaded seconds=%.1f", model, time.monotonic() - started)
             while len(self._loaded) > LOADED_MODELS:

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     compute_threads: int | None = Field(default=None, ge=1)
     compute_timeout_s: float = Field(default=24 * 3600, gt=0, description="of one heavy step")
 
+    max_cache_bytes: int = Field(
+        default=20 * 2**30, ge=2**20, description="of features and of embeddings, each, a project"
+    )
+
     # audio
     max_audio_bytes: int = Field(default=100 * 2**20, ge=1)
     max_audio_s: float = Field(default=120.0, gt=0)

@@ -134,10 +134,14 @@ class ActiveLearner:
     # --- Algorithm 1 -----------------------------------------------------------------------------
 
     def adapt(self) -> None:
-        """Line 1: features of the pool and, where it is on, TAPT. Done once; resumes."""
+        """Line 1: features of the pool, TAPT where it is on, embeddings. Done once; resumes."""
         self._prepare()
-        if self.config.tapt is None or tapt.finished(self._adaptation):
-            return
+        if self.config.tapt is not None and not tapt.finished(self._adaptation):
+            self._pre_train()
+        if self.config.fine_tuning != "always":
+            self._embed()
+
+    def _pre_train(self) -> None:
         tapt.adapt(
             backbone.load(self.config.backbone),
             self._pool,
@@ -359,19 +363,7 @@ class ActiveLearner:
     @property
     def serving(self) -> ServingProbe:
         """The embeddings of the encoder in use, and the probe on them."""
-        if self._serving is None:
-            self._prepare()
-            self._serving = ServingProbe(
-                self.store,
-                self._pool,
-                self.store.root / "embeddings",
-                self.config,
-                len(self.labels),
-                max_bytes=self.max_bytes,
-                device=self.device,
-                progress=self.progress,
-            )
-        return self._serving
+        return self._serving or self._embed()
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -411,6 +403,21 @@ class ActiveLearner:
             targets = [self.labels.target(label_of[u.id]) for u in utterances]
             self._validation_set = utterances, np.array(targets).reshape(-1, len(self.labels))
         self._prepared = True
+
+    def _embed(self) -> ServingProbe:
+        """Compute the embeddings that are missing."""
+        self._prepare()
+        self._serving = ServingProbe(
+            self.store,
+            self._pool,
+            self.store.root / "embeddings",
+            self.config,
+            len(self.labels),
+            max_bytes=self.max_bytes,
+            device=self.device,
+            progress=self.progress,
+        )
+        return self._serving
 
     def _readable(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         failures = self.store.fill(utterances, self.progress)

@@ -117,7 +117,7 @@ class ServingProbe:
         )
 
     def scores(self, utterances: Sequence[Utterance], probe: Probe) -> Scores:
-        """Probabilities and embeddings of any recordings, by the probe.
+        """Probabilities of any recordings, by the probe; embeddings stay where they are.
 
         Those outside the pool are embedded first, once. Where speakers' means are used those of
         speakers outside the pool come from these recordings, which is transductive.
@@ -128,11 +128,11 @@ class ServingProbe:
         if strangers and probe.means is not None:
             probe = _acquainted(probe, found, strangers, speakers)
         probs = np.zeros((len(utterances), self.num_classes), np.float32)
-        points = np.zeros((len(utterances), self._embedder.width), np.float32)
         for rows, block in found.blocks(BLOCK):
-            probs[rows], points[rows] = probe.probs(block, speakers[rows]), block
+            probs[rows] = probe.probs(block, speakers[rows])
         probs[~found.readable] = 1 / self.num_classes
-        return Scores(probs, points, unreadable=dict(found.unreadable))
+        nothing = np.zeros((len(utterances), 0), np.float32)
+        return Scores(probs, nothing, unreadable=dict(found.unreadable))
 
     def points(self, utterances: Sequence[Utterance], probe: Probe | None = None) -> Points:
         """What clusters of the pool's recordings are found in: what the probe's regression sees."""
