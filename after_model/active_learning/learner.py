@@ -24,15 +24,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from after_model import acquisition, backbone, initialization, tapt
+from after_model import acquisition, initialization
 from after_model.acquisition import Pool
 from after_model.active_learning import rounds, stopping
 from after_model.active_learning import state as states
 from after_model.active_learning.competition import FINE_TUNED, PROBE, Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
+from after_model.active_learning.encoder import Encoder
 from after_model.active_learning.hashing import number
 from after_model.active_learning.held_out import held_out
 from after_model.active_learning.serving import ServingProbe
@@ -42,7 +44,6 @@ from after_model.classifier import EmotionClassifier, new_classifier
 from after_model.classifier.finetuning import TrainingSet, fit
 from after_model.classifier.probe import Probe
 from after_model.classifier.scoring import Scores, score
-from after_model.device import resolve_device
 from after_model.features import FeatureStore
 from after_model.labels import Label, LabelSpace
 from after_model.model_store import ModelStore
@@ -112,9 +113,15 @@ class ActiveLearner:
         self.open_pool = open_pool
         self.keep = keep
         self.max_bytes = max_bytes
-        self.limits = limits
-        self._store_folder = Path(store_folder or self.folder / "features")
-        self._tapt_folder = Path(tapt_folder or self.folder / "tapt")
+        self.encoder = Encoder(
+            config,
+            Path(store_folder or self.folder / "features"),
+            Path(tapt_folder or self.folder / "tapt"),
+            max_bytes=max_bytes,
+            limits=limits,
+            device=device,
+            progress=progress,
+        )
         mark = "open" if open_pool else f"{number('|'.join(u.id for u in pool)):x}"
         self._state = states.load(self.folder, mark, list(labels.names))
         self.skipped: list[AudioError] = []
@@ -125,8 +132,6 @@ class ActiveLearner:
         self._validation = validation
         self._validation_set: TrainingSet | None = None
         self._prepared = False
-        self._store: FeatureStore | None = None
-        self._tapt_mark: str | None = None
         self._labelled: dict[str, list[float]] | None = None
         self._serving: ServingProbe | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
@@ -136,23 +141,12 @@ class ActiveLearner:
     def adapt(self) -> None:
         """Line 1: features of the pool, TAPT where it is on, embeddings. Done once; resumes."""
         self._prepare()
-        if self.config.tapt is not None and not tapt.finished(self._adaptation):
-            self._pre_train()
+        if self.config.tapt is not None and not self.encoder.adapted:
+            self.encoder.adapt(self._pool)
+            self._serving, self._prepared = None, False  # it is another encoder now
+            self._prepare()
         if self.config.fine_tuning != "always":
             self._embed()
-
-    def _pre_train(self) -> None:
-        tapt.adapt(
-            backbone.load(self.config.backbone),
-            self._pool,
-            self.store,
-            self._adaptation,
-            self.config.tapt,
-            device=self.device,
-            progress=self.progress,
-        )
-        self._store, self._serving, self._prepared = None, None, False  # it changes the encoder
-        self._prepare()
 
     def ask(self) -> list[str]:
         """Ids whose labels are wanted now, most wanted first.
@@ -344,21 +338,12 @@ class ActiveLearner:
     @property
     def tapt_seconds(self) -> float:
         """What TAPT took, 0 without it."""
-        if self.config.tapt is None or not tapt.finished(self._adaptation):
-            return 0.0
-        return tapt.report(self._adaptation).seconds
+        return self.encoder.tapt_seconds
 
     @property
     def store(self) -> FeatureStore:
         """The stem features of the encoder in use."""
-        if self._store is None:
-            adapted = self.config.tapt is not None and tapt.finished(self._adaptation)
-            name = self._adaptation if adapted else self.config.backbone
-            encoder = backbone.load(name).to(resolve_device(self.device))
-            self._store = FeatureStore(
-                self._store_folder, encoder, limits=self.limits, max_bytes=self.max_bytes
-            )
-        return self._store
+        return self.encoder.store
 
     @property
     def serving(self) -> ServingProbe:
@@ -444,10 +429,10 @@ class ActiveLearner:
         candidates = [u for u in self._pool if u.id not in self._state.labels]
         if self._starting():
             # the paper clusters CNN features; otherwise what the probe is going to read
-            if self.config.fine_tuning == "always":
-                points = self.store.pooled(candidates)
-            else:
-                points = np.asarray(self.serving.points(candidates))
+            clustered = self.config.fine_tuning == "always"
+            points: Any = (
+                self.store.pooled(candidates) if clustered else self.serving.points(candidates)
+            )
             wanted = max(wanted, initialization.least(points, rng))
             chosen = self.start.select(points, wanted, rng)
         else:
@@ -463,10 +448,7 @@ class ActiveLearner:
         if "cnn_embeddings" in read:
             features["cnn_embeddings"] = self.store.pooled(candidates)
         if "surprisal" in read:
-            features["surprisal"] = tapt.surprisal(
-                self._adaptation, self.store, candidates,
-                device=self.device, progress=self.progress,
-            )  # fmt: skip
+            features["surprisal"] = self.encoder.surprisal(candidates)
         if self._by_probe:
             return self.serving.describe(
                 candidates, self._probe(), self.labelled, self.strategy,
@@ -484,14 +466,6 @@ class ActiveLearner:
 
     def _probe(self) -> Probe:
         return self.serving.probe(self.labelled)
-
-    @property
-    def _adaptation(self) -> Path:
-        """Where TAPT of this backbone and these settings is; others have a folder of their own."""
-        if self._tapt_mark is None:
-            encoder = backbone.load(self.config.backbone)
-            self._tapt_mark = tapt.identity(encoder, self.config.tapt)
-        return self._tapt_folder / self._tapt_mark
 
     def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
         """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
