@@ -14,6 +14,7 @@ from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
 from backend.settings import Settings
 from simulate import cli
+from simulate.efficiency import __main__ as efficiency
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +51,8 @@ def test_settings_page_names_every_setting_and_no_other() -> None:
 
 
 def test_simulation_page_names_every_option_and_no_other() -> None:
-    options = {o for action in cli.parser()._actions for o in action.option_strings}
+    parsers = [cli.parser(), efficiency._parser()]
+    options = {o for p in parsers for action in p._actions for o in action.option_strings}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text("docs/simulation.md")))
     assert named | {"--help", "-h"} == options
 
