@@ -163,7 +163,8 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
                 **asdict(record),
                 "learner": control["learner"],
                 "promoted": promoted,
-                "reason": reason,
+                "reason": " ".join(filter(None, (record.reason, reason))),
+                "held_out": learner.config.fine_tuning == "always",
                 "advice": asdict(learner.advice()),
                 "estimate": learner.estimate(),
             }
@@ -249,7 +250,12 @@ def device_lock(settings: Settings) -> FileLock:
 def _judge(
     learner: ActiveLearner, serving: tuple[str, str] | None, candidate: str
 ) -> tuple[bool, str]:
-    """Whether the new model is promoted, and why."""
+    """Whether the new model is promoted, and why.
+
+    What a probe or a competition kept has been compared by cross-validation already.
+    """
+    if learner.config.fine_tuning != "always":
+        return True, ""
     if serving is None or serving[0] != learner.folder.name or serving[1] == candidate:
         return True, "The first model."
     before = next((r for r in learner.curve if r.version == serving[1]), None)

@@ -46,6 +46,7 @@ def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
         "created": now(),
         "seconds": sum(r["train_seconds"] for r in trained.values()),
         "validation": main.get("validation", {}),
+        "held_out": main.get("held_out", True),
         "estimate": main.get("estimate", {}),
         "agreement": main.get("agreement"),
         "promoted": promoted,

@@ -189,7 +189,9 @@ def _curve(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Until then "estimate", a linear probe's by cross-validation, which needs no label held out.
     """
     rounds = [entry for entry in history if entry.get("labelled")]
-    held_out = [_ua(entry, "validation") for entry in rounds]
+    held_out = [
+        _ua(entry, "validation") if entry.get("held_out", True) else None for entry in rounds
+    ]
     source = "validation" if len(rounds) > 1 and None not in held_out[-2:] else "estimate"
     return [
         {

@@ -27,9 +27,10 @@ and the model is tested on other speakers after every round.
 """
 EXPERIMENTS_HELP = """\
 experiments:
-  demo        AFTER against random selection, and against AFTER without TAPT
-  ablation    Table 7: FT and TAPT + FT, by random and by entropy, the same k-means start
-  strategies  Figure 2: every strategy, from a clustering start and from a random one
+  demo        AFTER against random selection and, where TAPT is on, against AFTER without it
+  ablation    with and without TAPT, by random and by the strategy, the same start
+              (Table 7 with --preset paper)
+  strategies  Figure 2: every strategy, from the preset's start and from a random one
 """
 EXAMPLES = """\
 examples:
@@ -150,7 +151,7 @@ def _model(add: Add) -> None:
         f"paper's), or as the authors' code does (published) ({LearnerConfig.head})"
     )
     add("--head", choices=tuple(HEADS), help=words)
-    words = f"of fine-tuning per round, at most ({TrainingConfig.epochs})"
+    words = f"of fine-tuning per round, at most (by the preset; paper: {TrainingConfig.epochs})"
     add("--epochs", type=_positive, metavar="N", help=words)
     words = (
         "what a round trains on from: the previous round's model (Algorithm 1) or the adapted "

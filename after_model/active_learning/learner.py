@@ -482,7 +482,12 @@ class ActiveLearner:
         """The probe or, where it competes and is better by labels neither has learnt, what a
         fine-tuned encoder gives."""
         probe = self._probe()
-        found = Outcome(PROBE, "", self.serving.classifier(probe), dict(probe.validation.metrics))
+        found = Outcome(
+            PROBE,
+            "A probe of all labels so far.",
+            self.serving.classifier(probe),
+            dict(probe.validation.metrics),
+        )
         if self.config.fine_tuning == "never":
             return found
         given = [u for u in self._pool if u.id in self._state.labels]
