@@ -19,8 +19,11 @@ from backend.projects import ProjectFolder, Projects
 from backend.settings import Settings
 from tests.integration.conftest import ROOT, LabelStudioServer, free_port
 
-# Small and quick: what is tested is that it happens, not how well.
+# Small: what is tested is that it happens, not how well; with pre-training and fine-tuning, so that
+# bootstraps and rounds have stages long enough to be killed in.
 QUICK = {
+    "AFTER_PRESET": "paper",
+    "AFTER_BACKBONE": "after-tiny",
     "AFTER_EPOCHS": "2",
     "AFTER_TAPT_EPOCHS": "1",
     "AFTER_POLL_S": "0.3",

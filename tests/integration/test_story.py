@@ -57,7 +57,8 @@ def story(label_studio, tmp_path_factory) -> Iterator[Story]:
     }
     answers = {task: label_of[name.rsplit("/", 1)[-1]] for task, name in names.items()}
     folder = tmp_path_factory.mktemp("story")
-    with backend(label_studio, folder, AFTER_EPOCHS="8", AFTER_ROUND_SIZE="10") as running:
+    product = {"AFTER_PRESET": "default", "AFTER_BACKBONE": "whisper-base"}
+    with backend(label_studio, folder, AFTER_ROUND_SIZE="10", **product) as running:
         running.start()
         running.connect(project.id)
         running.wait_for_round(project.id, 0)
