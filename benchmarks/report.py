@@ -14,11 +14,12 @@ from rich.table import Table
 
 from benchmarks.settings import Row, Side
 
-WIDTH = 112
+WIDTH = 128
 CAPTION = """\
 audio-s/s: seconds of audio per second, the median pass. peak: share of the fastest matrix product
 measured here that the work without padding comes to. padding: frames computed per frame needed.
-memory: peak, and what the work added to the loaded model. difference: of the outputs, in float32.\
+memory: peak, and what the work added to the loaded model. difference: the largest of the outputs';
+ratio: ours to that peer; inexact: not the same computation, or not in float32.\
 """
 
 
@@ -40,11 +41,14 @@ def show(
     table.add_column("", no_wrap=True)
     for title in ("audio-s/s", "ratio", "aim", "peak", "padding", "memory (MB)", "difference"):
         table.add_column(title, justify="right", no_wrap=True)
+    task = ""
     for row in rows:
-        aim = f"{row.aim:g}" if row.aim else ""
-        numbers = (f"{row.ratio:.2f}", aim)
-        table.add_row(row.task, *_cells(row.ours, peaks, numbers), f"{row.difference:.1e}")
-        table.add_row(f"  {row.theirs.name}", *_cells(row.theirs, peaks, ("", "")), "", style="dim")
+        if row.task != task:  # ours once, whoever is beside it
+            task = row.task
+            table.add_row(task, *_cells(row.ours, peaks, ("", "")), "")
+        numbers = (f"{row.ratio:.2f}", f"{row.aim:g}" if row.aim else "")
+        difference = f"{row.difference:.1e}" + ("" if row.exact else " (inexact)")
+        table.add_row(f"  {row.theirs.name}", *_cells(row.theirs, peaks, numbers), difference)
     for name, value in about.items():
         console.print(f"{name}: {value}")
     listed = ", ".join(f"{name} {gflops:,.0f} GFLOP/s" for name, gflops in peaks.items())
