@@ -33,6 +33,7 @@ from benchmarks.pool import samples_of
 from benchmarks.settings import LeftOut, Pass, Settings
 from benchmarks.weights import CLASSIFIER, INT8, ONNX, needed
 
+BATCH_SIZES = (1, 4, 8, 16)
 WARM = 4  # recordings to warm up with, and shapes that torch.compile may see before it is timed
 
 Scored = tuple[np.ndarray, Pass]
@@ -131,11 +132,12 @@ class PipelineScoring(_Scoring):
     """pipeline("audio-classification"): recordings sorted by length, padded to their batch's
     longest, to 30 s where Whisper's extractor does so."""
 
-    def __init__(self, settings: Settings, batch_size: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         model = load_plain(settings.weights / CLASSIFIER)
         self._whisper = model.whisper
-        self._batch_size = batch_size
+        self._batch_size = 1
+        transformers.utils.logging.set_verbosity(transformers.logging.CRITICAL)
         self._pipeline: Any = transformers.pipeline(
             "audio-classification",
             model=_ForPipeline(model),
@@ -143,13 +145,16 @@ class PipelineScoring(_Scoring):
             device=settings.device,
         )
 
-    def score_part(self, batch_size: int, count: int) -> Pass:
-        """The first `count` recordings, to find the best batch size."""
-        self._batch_size = batch_size
-        paths = self._settings.recordings[:count]
-        watch = Stopwatch(self._settings.device)
-        self._probs(paths)
-        return Pass(self._samples[:count].sum() / audio.SAMPLE_RATE, *watch.read(), padding=1.0)
+    def rates(self) -> dict[int, float]:
+        """Audio-seconds per second by batch size, on a quarter; the best is used from now on."""
+        part = max(1, len(self._samples) // 4)
+        paths, rates = self._settings.recordings[:part], {}
+        for self._batch_size in BATCH_SIZES:
+            watch = Stopwatch(self._settings.device)
+            self._probs(paths)
+            rates[self._batch_size] = self._samples[:part].sum() / audio.SAMPLE_RATE / watch.read()[0]
+        self._batch_size = max(rates, key=lambda size: rates[size])
+        return rates
 
     def _padding(self) -> float:
         if self._whisper:

@@ -48,7 +48,7 @@ from benchmarks.settings import CLASSES, LeftOut, Memory, Pass, Row, Settings, S
 from benchmarks.settings import check_equal as check
 from benchmarks.weights import CLASSIFIER, Export
 
-BATCH_SIZES = (1, 4, 8, 16)
+PIPELINE = "pipeline, sorted by length, best batch size"
 WARM = 4  # recordings to warm up with
 LATER = 100.0  # times faster than a peer that runs its encoder again
 
@@ -185,7 +185,6 @@ def compare(settings: Settings, start: Start) -> list[Row]:
     peers = _peers(settings, start, remarks)
     passes: dict[str, list[Pass]] = {}
     apart: dict[str, float] = {}
-    memory: dict[str, Memory] = {}
     with ExitStack() as stack:
         there: dict[str, Any] = {}
         for peer in peers:
@@ -206,6 +205,8 @@ def compare(settings: Settings, start: Start) -> list[Row]:
             ("ours, kept", probe, "score"),
             ("ours, known", probe, "known"),
         ]
+        listed = ", ".join(f"{rate:.0f} at {n}" for n, rate in there[PIPELINE]("rates").items())
+        remarks.append(f"the pipeline's audio-seconds per second by batch size: {listed}")
         reference: np.ndarray | None = None
         for _ in range(settings.repeats):
             for name, one, method in turns:
@@ -269,11 +270,10 @@ def precision(settings: Settings) -> str:
 
 def _peers(settings: Settings, start: Start, remarks: list[str]) -> list[Peer]:
     """Whoever can run on the device; the plain forward first. Missing packages are remarked."""
-    size = _best_batch_size(settings, start, remarks)
     found = [
         Peer("transformers, a recording at a time", PlainScoring),
         Peer("torch.compile", CompiledScoring),
-        Peer(f"pipeline, sorted, batch size {size}", PipelineScoring, (size,), exact=False),
+        Peer(PIPELINE, PipelineScoring, exact=False),
     ]
     if settings.device != "cpu":
         return found
@@ -291,17 +291,6 @@ def _peers(settings: Settings, start: Start, remarks: list[str]) -> list[Peer]:
         ]
     found.append(Peer("OpenVINO fp32", OpenVinoScoring, ("fp32",)))
     return found
-
-
-def _best_batch_size(settings: Settings, start: Start, remarks: list[str]) -> int:
-    """The pipeline's, on a quarter of the recordings."""
-    part = max(1, len(settings.recordings) // 4)
-    with start(PipelineScoring, settings, 1) as piped:
-        piped("warm_up")
-        rates = {size: piped("score_part", size, part).rate for size in BATCH_SIZES}
-    listed = ", ".join(f"{rate:.0f} at {size}" for size, rate in rates.items())
-    remarks.append(f"the pipeline's audio-seconds per second by batch size: {listed}")
-    return max(rates, key=lambda size: rates[size])
 
 
 def _apart(probs: np.ndarray, reference: np.ndarray) -> float:
