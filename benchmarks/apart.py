@@ -30,7 +30,7 @@ class Apart:
         return self._do(_call, method, arguments)
 
     def memory(self) -> Memory:
-        """The process's and its children's; the work is what came after the contestant was built."""
+        """The process's and its children's; work: what came after the contestant was built."""
         peak = self._do(_peak_mb)
         return Memory(peak, peak - self._loaded_mb)
 

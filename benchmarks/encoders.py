@@ -152,7 +152,9 @@ class PipelineScoring(_Scoring):
         for self._batch_size in BATCH_SIZES:
             watch = Stopwatch(self._settings.device)
             self._probs(paths)
-            rates[self._batch_size] = self._samples[:part].sum() / audio.SAMPLE_RATE / watch.read()[0]
+            rates[self._batch_size] = (
+                self._samples[:part].sum() / audio.SAMPLE_RATE / watch.read()[0]
+            )
         self._batch_size = max(rates, key=lambda size: rates[size])
         return rates
 

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from benchmarks.settings import Row, Side
 
-WIDTH = 128
+WIDTH = 132
 CAPTION = """\
 audio-s/s: seconds of audio per second, the median pass. peak: share of the fastest matrix product
-measured here that the work without padding comes to. padding: frames computed per frame needed.
+measured here that the work without padding comes to. cpu: ms of processors a second of audio. padding: frames computed per frame needed.
 memory: peak, and what the work added to the loaded model. difference: the largest of the outputs';
 ratio: ours to that peer; inexact: not the same computation, or not in float32.\
 """
@@ -39,7 +39,16 @@ def show(
     console = console or new_console()
     table = Table(box=box.SIMPLE, pad_edge=False, caption=CAPTION, caption_justify="left")
     table.add_column("", no_wrap=True)
-    for title in ("audio-s/s", "ratio", "aim", "peak", "padding", "memory (MB)", "difference"):
+    for title in (
+        "audio-s/s",
+        "ratio",
+        "aim",
+        "peak",
+        "cpu",
+        "padding",
+        "memory (MB)",
+        "difference",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     task = ""
     for row in rows:
@@ -88,6 +97,7 @@ def _cells(side: Side, peaks: Mapping[str, float], middle: tuple[str, str]) -> t
         f"{derived['audio_s_per_s']:.1f}",
         *middle,
         f"{derived['share_of_peak']:.0%}",
+        f"{derived['cpu_ms_per_audio_s']:.1f}",
         f"{derived['padding']:.2f}",
         shown,
     )
@@ -99,6 +109,9 @@ def _derived(side: Side, peaks: Mapping[str, float]) -> dict[str, float]:
         "audio_s_per_s": side.rate,
         "share_of_peak": side.rate * side.gflop_per_audio_s / peaks[side.dtype],
         "padding": sum(one.padding for one in side.passes) / len(side.passes),
+        "cpu_ms_per_audio_s": 1000
+        * sum(one.cpu_seconds for one in side.passes)
+        / sum(one.audio_s for one in side.passes),
         "cpu_seconds_per_second": sum(one.cpu_seconds for one in side.passes)
         / sum(one.seconds for one in side.passes),
     }

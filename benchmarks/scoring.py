@@ -44,7 +44,7 @@ from benchmarks.encoders import (
 )
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import padding, samples_of, utterances
-from benchmarks.settings import CLASSES, LeftOut, Memory, Pass, Row, Settings, Side, Start
+from benchmarks.settings import CLASSES, LeftOut, Pass, Row, Settings, Side, Start
 from benchmarks.settings import check_equal as check
 from benchmarks.weights import CLASSIFIER, Export
 
@@ -109,9 +109,7 @@ class OurScoring:
         return score(self._classifier, store, pool, device=self._settings.device).probs
 
     def _pass(self, watch: Stopwatch) -> Pass:
-        return Pass(
-            self._samples.sum() / audio.SAMPLE_RATE, *watch.read(), padding=self._padding()
-        )
+        return Pass(self._samples.sum() / audio.SAMPLE_RATE, *watch.read(), padding=self._padding())
 
     def _padding(self) -> float:
         frames = self._store.frames(self._pool)

@@ -90,7 +90,9 @@ class Export:
         model = load_plain(folder / CLASSIFIER)
         example = torch.from_numpy(model.inputs(audio.load(self._settings.recordings[0])))[None]
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the tracing exporter, which needs no further package
+            warnings.simplefilter(
+                "ignore"
+            )  # of the tracing exporter, which needs no further package
             torch.onnx.export(
                 model,
                 (example,),
