@@ -31,7 +31,7 @@ from benchmarks.machine import Stopwatch
 from benchmarks.plain import Plain, load_plain
 from benchmarks.pool import samples_of
 from benchmarks.settings import LeftOut, Pass, Settings
-from benchmarks.weights import CLASSIFIER, INT8, ONNX, needed
+from benchmarks.weights import CLASSIFIER, INT8, ONNX, export, needed
 
 BATCH_SIZES = (1, 4, 8, 16)
 WARM = 4  # recordings to warm up with, and shapes that torch.compile may see before it is timed
@@ -203,6 +203,7 @@ class OnnxScoring(_Threaded):
 
     def __init__(self, settings: Settings, kind: str) -> None:
         super().__init__(settings)
+        export(settings)
         runtime = needed("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -228,6 +229,7 @@ class OpenVinoScoring(_Threaded):
             with torch.no_grad():
                 converted = openvino.convert_model(self._model, example_input=example[None])
         else:
+            export(settings)
             converted = core.read_model(settings.weights / INT8)
         options = {
             # elsewhere it would multiply in bf16 where the processor can
@@ -265,6 +267,7 @@ class _ForPipeline(transformers.PreTrainedModel):
         **_: Any,
     ) -> SequenceClassifierOutput:
         inputs = input_features if input_values is None else input_values
+        assert inputs is not None
         if attention_mask is None or self.plain.whisper:
             return SequenceClassifierOutput(logits=self.plain(inputs))
         return SequenceClassifierOutput(logits=self.plain.padded(inputs, attention_mask.sum(-1)))

@@ -241,7 +241,7 @@ def compare(settings: Settings, start: Start) -> list[Row]:
     encoded = Side("", encoding, Memory(), 0.0)
     first = [once.then(epoch) for once, epoch in zip(encoding, epochs, strict=True)]
     said = f"encoding before the first epoch: {encoded.rate:.0f} audio-seconds per second"
-    rows = []
+    rows: list[Row] = []
     for task, passes, gflop, aim in (
         ("fine-tuning, an epoch", epochs, alone, 2.0),
         ("fine-tuning, first epoch with encoding", first, with_cnn, None),
@@ -252,16 +252,16 @@ def compare(settings: Settings, start: Start) -> list[Row]:
             rows.append(
                 Row(task, side, trainers["fp32", grouped], difference, aim=aim, remarks=remarks)
             )
-    for grouped in (False, True) if automatic else ():
-        rows.append(
-            Row(
-                f"fine-tuning, an epoch, in {precision}",
-                Side("ours", automatic, fast_memory, alone, precision),
-                trainers[precision, grouped],
-                difference,
-                remarks=[] if grouped else ["the difference is that of float32"],
-            )
+    rows += [
+        Row(
+            f"fine-tuning, an epoch, in {precision}",
+            Side("ours", automatic, fast_memory, alone, precision),
+            trainers[precision, grouped],
+            difference,
+            remarks=[] if grouped else ["the difference is that of float32"],
         )
+        for grouped in ((False, True) if automatic else ())
+    ]
     return rows
 
 

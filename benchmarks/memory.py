@@ -71,8 +71,8 @@ class Work:
             rng = np.random.default_rng(self._settings.seed)
             targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=len(self._pool))]
             classifier = new_classifier(self._store.backbone, CLASSES)
-            config = replace(TrainingConfig(), epochs=self._epochs)
-            fit(classifier, self._store, (self._pool, targets), config=config, device=device)
+            recipe = replace(TrainingConfig(), epochs=self._epochs)
+            fit(classifier, self._store, (self._pool, targets), config=recipe, device=device)
         else:
             config = TaptConfig(epochs=self._epochs)
             tapt.adapt(self._store.backbone, self._pool, self._store, folder, config, device=device)

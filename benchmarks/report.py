@@ -16,10 +16,11 @@ from benchmarks.settings import Row, Side
 
 WIDTH = 132
 CAPTION = """\
-audio-s/s: seconds of audio per second, the median pass. peak: share of the fastest matrix product
-measured here that the work without padding comes to. cpu: ms of processors a second of audio. padding: frames computed per frame needed.
-memory: peak, and what the work added to the loaded model. difference: the largest of the outputs';
-ratio: ours to that peer; inexact: not the same computation, or not in float32.\
+audio-s/s: seconds of audio per second, the median pass. ratio: ours to that peer. peak: share of
+the fastest matrix product measured here that the work without padding comes to. cpu: milliseconds
+of processors a second of audio. padding: frames computed per frame needed. memory: peak, and what
+the work added to the loaded model. difference: the largest of the outputs'; inexact: not the same
+computation, or not in float32.\
 """
 
 

@@ -46,7 +46,7 @@ from benchmarks.machine import Stopwatch
 from benchmarks.pool import padding, samples_of, utterances
 from benchmarks.settings import CLASSES, LeftOut, Pass, Row, Settings, Side, Start
 from benchmarks.settings import check_equal as check
-from benchmarks.weights import CLASSIFIER, Export
+from benchmarks.weights import CLASSIFIER
 
 PIPELINE = "pipeline, sorted by length, best batch size"
 WARM = 4  # recordings to warm up with
@@ -180,7 +180,7 @@ def as_probe(classifier: EmotionClassifier) -> Probe:
 def compare(settings: Settings, start: Start) -> list[Row]:
     """All in turns; the first pass of the plain forward is what probabilities are compared with."""
     remarks: list[str] = []
-    peers = _peers(settings, start, remarks)
+    peers = candidates(settings)
     passes: dict[str, list[Pass]] = {}
     apart: dict[str, float] = {}
     with ExitStack() as stack:
@@ -203,8 +203,10 @@ def compare(settings: Settings, start: Start) -> list[Row]:
             ("ours, kept", probe, "score"),
             ("ours, known", probe, "known"),
         ]
-        listed = ", ".join(f"{rate:.0f} at {n}" for n, rate in there[PIPELINE]("rates").items())
-        remarks.append(f"the pipeline's audio-seconds per second by batch size: {listed}")
+        if PIPELINE in there:
+            rates = there[PIPELINE]("rates").items()
+            listed = ", ".join(f"{rate:.0f} at {size}" for size, rate in rates)
+            remarks.append(f"the pipeline's audio-seconds per second by batch size: {listed}")
         reference: np.ndarray | None = None
         for _ in range(settings.repeats):
             for name, one, method in turns:
@@ -266,8 +268,8 @@ def precision(settings: Settings) -> str:
     return "fp32" if settings.device == "cpu" else resolve_precision(torch.device(settings.device))
 
 
-def _peers(settings: Settings, start: Start, remarks: list[str]) -> list[Peer]:
-    """Whoever can run on the device; the plain forward first. Missing packages are remarked."""
+def candidates(settings: Settings) -> list[Peer]:
+    """Whoever could run on the device; the plain forward first."""
     found = [
         Peer("transformers, a recording at a time", PlainScoring),
         Peer("torch.compile", CompiledScoring),
@@ -275,20 +277,14 @@ def _peers(settings: Settings, start: Start, remarks: list[str]) -> list[Peer]:
     ]
     if settings.device != "cpu":
         return found
-    found.append(Peer(f"{settings.threads} processes of transformers", ProcessesScoring))
-    try:
-        with start(Export, settings) as export:
-            export("onnx")
-    except LeftOut as reason:
-        remarks.append(f"left out: ONNX Runtime, and OpenVINO int8: {reason}")
-    else:
-        found += [
-            Peer("ONNX Runtime fp32", OnnxScoring, ("fp32",)),
-            Peer("ONNX Runtime int8", OnnxScoring, ("int8",), exact=False),
-            Peer("OpenVINO int8", OpenVinoScoring, ("int8",), exact=False),
-        ]
-    found.append(Peer("OpenVINO fp32", OpenVinoScoring, ("fp32",)))
-    return found
+    return [
+        *found,
+        Peer(f"{settings.threads} processes of transformers", ProcessesScoring),
+        Peer("ONNX Runtime fp32", OnnxScoring, ("fp32",)),
+        Peer("ONNX Runtime int8", OnnxScoring, ("int8",), exact=False),
+        Peer("OpenVINO fp32", OpenVinoScoring, ("fp32",)),
+        Peer("OpenVINO int8", OpenVinoScoring, ("int8",), exact=False),
+    ]
 
 
 def _apart(probs: np.ndarray, reference: np.ndarray) -> float:

@@ -76,41 +76,39 @@ class Preparation:
         }
 
 
-class Export:
-    """Writes the classifier for the runtimes; a contestant, so that it costs no other memory."""
+def export(settings: Settings) -> None:
+    """Write ONNX and INT8 of the classifier where they are not yet; LeftOut without the packages.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def onnx(self) -> None:
-        """ONNX and LeftOut where a package is missing; a recording at a time, of any length."""
-        for package in ("onnx", "onnxruntime"):
-            needed(package)
-        folder = self._settings.weights
-        model = load_plain(folder / CLASSIFIER)
-        example = torch.from_numpy(model.inputs(audio.load(self._settings.recordings[0])))[None]
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter(
-                "ignore"
-            )  # of the tracing exporter, which needs no further package
-            torch.onnx.export(
-                model,
-                (example,),
-                str(folder / ONNX),
-                dynamo=False,
-                opset_version=17,
-                input_names=["inputs"],
-                output_names=["logits"],
-                dynamic_axes={"inputs": {example.dim() - 1: "length"}},
-            )
-        quantization = needed("onnxruntime.quantization")
-        logging.disable(logging.WARNING)  # it advises on convolutional networks
-        quantization.quantize_dynamic(
+    A recording at a time, of any length.
+    """
+    for package in ("onnx", "onnxruntime"):
+        needed(package)
+    folder = settings.weights
+    if (folder / INT8).exists():
+        return
+    model = load_plain(folder / CLASSIFIER)
+    example = torch.from_numpy(model.inputs(audio.load(settings.recordings[0])))[None]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the tracing exporter, which needs no further package
+        torch.onnx.export(
+            model,
+            (example,),
             str(folder / ONNX),
-            str(folder / INT8),
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],  # as for transformers
+            dynamo=False,
+            opset_version=17,
+            input_names=["inputs"],
+            output_names=["logits"],
+            dynamic_axes={"inputs": {example.dim() - 1: "length"}},
         )
+    quantization = needed("onnxruntime.quantization")
+    logging.disable(logging.WARNING)  # it advises on convolutional networks
+    quantization.quantize_dynamic(
+        str(folder / ONNX),
+        str(folder / INT8),
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gemm"],  # as for transformers
+    )
+    logging.disable(logging.NOTSET)
 
 
 def needed(package: str) -> Any:
