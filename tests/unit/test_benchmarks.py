@@ -120,7 +120,7 @@ def test_a_peer_that_is_called_exact_and_is_not_stops_the_comparison(settings, m
 def test_the_plain_forward_of_whisper_is_ours(states, tmp_path):
     config = transformers.WhisperConfig(
         d_model=16, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=32,
-        num_mel_bins=8, max_source_positions=100,
+        num_mel_bins=8, max_source_positions=100, decoder_layers=1, decoder_attention_heads=2,
     )  # fmt: skip
     transformers.WhisperModel(config).encoder.save_pretrained(tmp_path)
     transformers.WhisperFeatureExtractor(feature_size=8).save_pretrained(tmp_path)
