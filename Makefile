@@ -17,7 +17,7 @@ AUDIO ?=
 OPTIONS ?=
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run demo test pytest lint install install-test label-studio chromium bench test-image clean
+.PHONY: run demo test pytest lint install install-test install-bench label-studio chromium bench test-image clean
 
 run:
 	@$(MAKE) --no-print-directory -j2 install label-studio
@@ -43,7 +43,7 @@ lint: install-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install
+bench: install-bench
 	$(BIN)/python -m benchmarks
 
 test-image: install-test
@@ -51,6 +51,7 @@ test-image: install-test
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
+install-bench: $(VENV)/.installed-bench
 label-studio: $(LABEL_STUDIO_VENV)/bin/label-studio
 
 $(VENV)/.installed: requirements.txt requirements-nodeps.txt
@@ -66,6 +67,11 @@ $(VENV)/.installed: requirements.txt requirements-nodeps.txt
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt requirements-test-nodeps.txt
 	@$(BIN)/python $(PIP) -r requirements-test.txt
 	@$(BIN)/python $(PIP) --no-deps -r requirements-test-nodeps.txt
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
+	@$(BIN)/python $(PIP) -r requirements-bench.txt || \
+		echo "requirements-bench.txt can't be installed: some rows will be left out"
 	@touch $@
 
 $(LABEL_STUDIO_VENV)/bin/label-studio: requirements-label-studio.txt

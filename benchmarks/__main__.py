@@ -23,11 +23,14 @@ from benchmarks.settings import OutputsDiffer, Row, Settings, TooLittleAudio
 from benchmarks.weights import Preparation
 
 TASKS = ("scoring", "finetuning", "tapt")
+APART = ("steps", "memory", "layers")
+"""Commands of their own, with options of their own."""
 DESCRIPTION = """\
-Measures AFTER beside transformers' own tools: the same weights, recordings, machine and run.
-Before anything is timed, outputs have to be equal to 1e-4.
+Measures AFTER beside what a user would really take: the same weights, recordings, machine and run.
+Outputs have to be equal to 1e-4; whatever computes something else is called inexact.
 
-  scoring     a pool's probabilities, against the audio-classification pipeline
+  scoring     a pool's probabilities, against transformers alone, in processes, compiled, as a
+              pipeline, and against ONNX Runtime and OpenVINO (requirements-bench.txt)
   finetuning  an epoch, against the Trainer as its audio-classification example sets it up
   tapt        pre-training steps, against Wav2Vec2ForPreTraining as in its pre-training example
 """
@@ -43,6 +46,9 @@ examples:
 Measure on a machine that does nothing else.
 
 more, each with --help:
+  python -m benchmarks steps                    what a step takes, pools of 440 to 1,000,000
+  python -m benchmarks memory                   peak memory of training and embedding on EmoDB
+  python -m benchmarks layers --backbone DIR    time by the highest hidden state that is pooled
   python -m benchmarks.story --audio DIR        label through Label Studio, beside random order
   python -m benchmarks.webhooks                 how fast events are acknowledged
 """
@@ -50,6 +56,9 @@ more, each with --help:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when everything was measured and equal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in APART:
+        return importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
     options = _parser().parse_args(arguments)
     console = report.new_console()
     try:
@@ -81,8 +90,12 @@ def _measure(options: argparse.Namespace, console: Console) -> None:
             dtypes = ("fp32", machine("precision"))
             peaks = {dtype: machine("peak_gflops", dtype) for dtype in dict.fromkeys(dtypes)}
         about |= {"backbone": f"{made['backbone']}, {made['parameters'] / 1e6:.1f} M parameters"}
+        about |= {"states pooled in scoring": str(made["states"])}
         about |= {"recordings": f"{len(paths)} of {paths[0].parent}"}
         for task in options.tasks or TASKS:
+            if task == "finetuning" and made["family"] == "whisper":
+                console.print("finetuning: left out, the example's Whisper hears 30 s or nothing")
+                continue
             if task == "tapt" and made["family"] != "wav2vec2":
                 console.print(f"tapt: left out, transformers pre-trains no {made['family']}")
                 continue

@@ -30,7 +30,7 @@ class Apart:
         return self._do(_call, method, arguments)
 
     def memory(self) -> Memory:
-        """The process's; its work is what came after the contestant was built."""
+        """The process's and its children's; work: what came after the contestant was built."""
         peak = self._do(_peak_mb)
         return Memory(peak, peak - self._loaded_mb)
 
@@ -90,7 +90,15 @@ def _peak_mb() -> float:
 
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
-    # A new process also counts what its parent held when it started it. That is little: the parent
-    # only coordinates.
+    several = getattr(_contestant, "peak_mb", None)  # it has processes of its own
+    return several() if several else process_peak_mb()
+
+
+def process_peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    """Peak resident memory of this process, or of the largest of its children that ended.
+
+    A new process also counts what its parent held when it started it. That is little here: the
+    parent only coordinates.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return resource.getrusage(who).ru_maxrss * unit / 1e6

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 from torch.nn import functional as F
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from after_model import audio
 from after_model.classifier import EmotionClassifier
@@ -27,7 +28,7 @@ from benchmarks import flops, peers
 from benchmarks.machine import Stopwatch
 from benchmarks.pool import padding, samples_of, utterances
 from benchmarks.settings import CLASSES, Memory, Pass, Row, Settings, Side, Start, check_equal
-from benchmarks.weights import CLASSIFIER, PEER
+from benchmarks.weights import FINE_TUNED, PEER
 
 LOSS_BATCH = 4  # recordings whose loss is compared
 RECIPE = TrainingConfig()
@@ -38,7 +39,7 @@ class OurTraining:
 
     def __init__(self, settings: Settings, precision: str) -> None:
         self._settings = settings
-        self._classifier, _ = EmotionClassifier.load(settings.weights / CLASSIFIER)
+        self._classifier, _ = EmotionClassifier.load(settings.weights / FINE_TUNED)
         self._classifier.to(settings.device)
         self._pool = utterances(settings.recordings)
         self._targets = np.eye(CLASSES, dtype=np.float32)[labels(settings)]
@@ -111,11 +112,25 @@ class OurTraining:
         )
 
 
-class TrainerTraining:
-    """transformers.Trainer, an epoch at a time, in float32."""
+class GroupedTrainer(transformers.Trainer):
+    """Batches of recordings of about one length, as train_sampling_strategy="group_by_length" makes
+    them; with the lengths given, which it would decode every recording for."""
 
-    def __init__(self, settings: Settings) -> None:
+    lengths: list[int]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=self.lengths)
+
+
+class TrainerTraining:
+    """transformers.Trainer, an epoch at a time; precision: "fp32", "bf16" or "fp16".
+
+    grouped: batches of one length, which its example doesn't have.
+    """
+
+    def __init__(self, settings: Settings, precision: str = "fp32", grouped: bool = False) -> None:
         self._settings = settings
+        self._precision, self._grouped = precision, grouped
         folder = settings.weights / PEER
         self._extractor = peers.extractor(folder, attention_mask=True)  # as the example has it
         self._model: Any = transformers.AutoModelForAudioClassification.from_pretrained(folder)
@@ -156,13 +171,16 @@ class TrainerTraining:
             max_grad_norm=RECIPE.max_grad_norm,
             seed=self._settings.seed,
             use_cpu=self._settings.device == "cpu",
+            bf16=self._precision == "bf16",
+            fp16=self._precision == "fp16",
             dataloader_pin_memory=self._settings.device != "cpu",
             logging_strategy="no",
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
         )
-        trainer = transformers.Trainer(
+        kind = GroupedTrainer if self._grouped else transformers.Trainer
+        trainer = kind(
             model=self._model,
             args=arguments,
             train_dataset=peers.Labelled(
@@ -171,6 +189,8 @@ class TrainerTraining:
             processing_class=self._extractor,
             optimizers=(optimizer, transformers.get_constant_schedule(optimizer)),
         )
+        if isinstance(trainer, GroupedTrainer):
+            trainer.lengths = self._samples[:count].tolist()
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
 
@@ -182,58 +202,66 @@ def compare(settings: Settings, start: Start) -> list[Row]:
         difference = check_equal("fine-tuning", abs(ours("loss") - theirs("loss")))
 
     precision = resolve_precision(torch.device(settings.device))
-    encoding, epochs, automatic, trained = [], [], [], []
+    kinds = [("Trainer", "fp32", False), ("Trainer, grouped by length", "fp32", True)]
+    if precision != "fp32":
+        kinds += [
+            (f"Trainer in {precision}", precision, False),
+            (f"Trainer in {precision}, grouped by length", precision, True),
+        ]
+    encoding, epochs, automatic = [], [], []
+    trained: list[list[Pass]] = [[] for _ in kinds]
     with ExitStack() as stack:
         ours = stack.enter_context(start(OurTraining, settings, "fp32"))
-        theirs = stack.enter_context(start(TrainerTraining, settings))
+        theirs = [
+            stack.enter_context(start(TrainerTraining, settings, kind, grouped))
+            for _, kind, grouped in kinds
+        ]
         fast = None
         if precision != "fp32":
             fast = stack.enter_context(start(OurTraining, settings, precision))
             fast("encode")
             fast("epoch", settings.batch_size)
         ours("encode")
-        ours("epoch", settings.batch_size)  # so that no timed pass is a process's first
-        theirs("epoch", settings.batch_size)
+        for one in (ours, *theirs):  # so that no timed pass is a process's first
+            one("epoch", settings.batch_size)
         for _ in range(settings.repeats):
             encoding.append(ours("encode"))
             epochs.append(ours("epoch"))
-            trained.append(theirs("epoch"))
+            for passes, one in zip(trained, theirs, strict=True):
+                passes.append(one("epoch"))
             if fast is not None:
                 automatic.append(fast("epoch"))
         alone, with_cnn = ours("gflop_per_audio_s", False), ours("gflop_per_audio_s", True)
-        trainer = Side("Trainer", trained, theirs.memory(), with_cnn)
+        trainers = {
+            (kind, grouped): Side(name, passes, one.memory(), with_cnn, kind)
+            for (name, kind, grouped), passes, one in zip(kinds, trained, theirs, strict=True)
+        }
         memory = ours.memory()
         fast_memory = memory if fast is None else fast.memory()
     encoded = Side("", encoding, Memory(), 0.0)
     first = [once.then(epoch) for once, epoch in zip(encoding, epochs, strict=True)]
-    rows = [
-        Row(
-            "fine-tuning, an epoch",
-            Side("ours", epochs, memory, alone),
-            trainer,
-            difference,
-            aim=2.0,
-            remarks=[
-                f"encoding before the first epoch: {encoded.rate:.0f} audio-seconds per second"
-            ],
-        ),
-        Row(
-            "fine-tuning, first epoch with encoding",
-            Side("ours", first, memory, with_cnn),
-            trainer,
-            difference,
-        ),
-    ]
-    if automatic:
-        rows.append(
-            Row(
-                f"fine-tuning, an epoch, ours in {precision}",
-                Side("ours", automatic, fast_memory, alone, precision),
-                trainer,
-                difference,
-                remarks=["as our training chooses here; the difference is that of float32"],
+    said = f"encoding before the first epoch: {encoded.rate:.0f} audio-seconds per second"
+    rows: list[Row] = []
+    for task, passes, gflop, aim in (
+        ("fine-tuning, an epoch", epochs, alone, 2.0),
+        ("fine-tuning, first epoch with encoding", first, with_cnn, None),
+    ):
+        for grouped in (False, True):
+            side = Side("ours", passes, memory, gflop)
+            remarks = [said] if not rows else []
+            rows.append(
+                Row(task, side, trainers["fp32", grouped], difference, aim=aim, remarks=remarks)
             )
+    rows += [
+        Row(
+            f"fine-tuning, an epoch, in {precision}",
+            Side("ours", automatic, fast_memory, alone, precision),
+            trainers[precision, grouped],
+            difference,
+            remarks=[] if grouped else ["the difference is that of float32"],
         )
+        for grouped in ((False, True) if automatic else ())
+    ]
     return rows
 
 

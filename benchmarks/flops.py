@@ -21,22 +21,29 @@ def per_audio_second(
     cnn_times: int,
     transformer_times: int,
     heads_times: int = 0,
+    layers: int | None = None,
 ) -> float:
     """GFLOP per second of audio, over utterances of so many samples [N].
+
+    layers: of the transformer that are computed, None for all.
 
     The times: 0 for what isn't run, 1 for what runs forward, 3 for what is trained.
     """
     config, total = backbone.config, 0.0
     for count in samples.tolist():
         frames = backbone.num_frames(count)
-        total += cnn_times * cnn(config, count) + transformer_times * transformer(config, frames)
+        total += cnn_times * cnn(config, count)
+        total += transformer_times * transformer(config, frames, layers)
         if heads_times:
             total += heads_times * codebook_heads(config, frames)
     return total / 1e9 / (samples.sum() / SAMPLE_RATE)
 
 
 def cnn(config: Any, samples: int) -> float:
-    """The CNN encoder on one utterance, forward."""
+    """The stem's convolutions on one utterance, forward."""
+    if config.model_type == "whisper":
+        mels, width, frames = config.num_mel_bins, config.d_model, samples // 160
+        return 2.0 * 3 * width * (frames * mels + (frames + 1) // 2 * width)
     total, length, channels = 0.0, samples, 1
     layers = zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)
     for width, kernel, stride in layers:
@@ -46,15 +53,22 @@ def cnn(config: Any, samples: int) -> float:
     return total
 
 
-def transformer(config: Any, frames: int) -> float:
+def transformer(config: Any, frames: int, layers: int | None = None) -> float:
     """Feature projection, positional convolution and transformer on one utterance, forward."""
+    layers = config.num_hidden_layers if layers is None else layers
+    if config.model_type == "whisper":
+        return float(frames * layers * _layer(config.d_model, config.encoder_ffn_dim, frames))
     hidden, inner = config.hidden_size, config.intermediate_size
     # data2vec-audio has several positional convolutions, the others one
     kernel = config.num_conv_pos_embeddings * getattr(config, "conv_pos_kernel_size", 1)
     group = hidden // config.num_conv_pos_embedding_groups
-    layer = 8 * hidden**2 + 4 * hidden * inner + 4 * frames * hidden
     before = 2 * config.conv_dim[-1] * hidden + 2 * hidden * group * kernel
-    return float(frames * (before + config.num_hidden_layers * layer))
+    return float(frames * (before + layers * _layer(hidden, inner, frames)))
+
+
+def _layer(hidden: int, inner: int, frames: int) -> int:
+    """A transformer layer, per frame."""
+    return 8 * hidden**2 + 4 * hidden * inner + 4 * frames * hidden
 
 
 def codebook_heads(config: Any, frames: int) -> float:

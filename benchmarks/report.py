@@ -14,11 +14,13 @@ from rich.table import Table
 
 from benchmarks.settings import Row, Side
 
-WIDTH = 112
+WIDTH = 132
 CAPTION = """\
-audio-s/s: seconds of audio per second, the median pass. peak: share of the fastest matrix product
-measured here that the work without padding comes to. padding: frames computed per frame needed.
-memory: peak, and what the work added to the loaded model. difference: of the outputs, in float32.\
+audio-s/s: seconds of audio per second, the median pass. ratio: ours to that peer. peak: share of
+the fastest matrix product measured here that the work without padding comes to. cpu: milliseconds
+of processors a second of audio. padding: frames computed per frame needed. memory: peak, and what
+the work added to the loaded model. difference: the largest of the outputs'; inexact: not the same
+computation, or not in float32.\
 """
 
 
@@ -38,13 +40,25 @@ def show(
     console = console or new_console()
     table = Table(box=box.SIMPLE, pad_edge=False, caption=CAPTION, caption_justify="left")
     table.add_column("", no_wrap=True)
-    for title in ("audio-s/s", "ratio", "aim", "peak", "padding", "memory (MB)", "difference"):
+    for title in (
+        "audio-s/s",
+        "ratio",
+        "aim",
+        "peak",
+        "cpu",
+        "padding",
+        "memory (MB)",
+        "difference",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
+    task = ""
     for row in rows:
-        aim = f"{row.aim:g}" if row.aim else ""
-        numbers = (f"{row.ratio:.2f}", aim)
-        table.add_row(row.task, *_cells(row.ours, peaks, numbers), f"{row.difference:.1e}")
-        table.add_row(f"  {row.theirs.name}", *_cells(row.theirs, peaks, ("", "")), "", style="dim")
+        if row.task != task:  # ours once, whoever is beside it
+            task = row.task
+            table.add_row(task, *_cells(row.ours, peaks, ("", "")), "")
+        numbers = (f"{row.ratio:.2f}", f"{row.aim:g}" if row.aim else "")
+        difference = f"{row.difference:.1e}" + ("" if row.exact else " (inexact)")
+        table.add_row(f"  {row.theirs.name}", *_cells(row.theirs, peaks, numbers), difference)
     for name, value in about.items():
         console.print(f"{name}: {value}")
     listed = ", ".join(f"{name} {gflops:,.0f} GFLOP/s" for name, gflops in peaks.items())
@@ -84,6 +98,7 @@ def _cells(side: Side, peaks: Mapping[str, float], middle: tuple[str, str]) -> t
         f"{derived['audio_s_per_s']:.1f}",
         *middle,
         f"{derived['share_of_peak']:.0%}",
+        f"{derived['cpu_ms_per_audio_s']:.1f}",
         f"{derived['padding']:.2f}",
         shown,
     )
@@ -95,6 +110,9 @@ def _derived(side: Side, peaks: Mapping[str, float]) -> dict[str, float]:
         "audio_s_per_s": side.rate,
         "share_of_peak": side.rate * side.gflop_per_audio_s / peaks[side.dtype],
         "padding": sum(one.padding for one in side.passes) / len(side.passes),
+        "cpu_ms_per_audio_s": 1000
+        * sum(one.cpu_seconds for one in side.passes)
+        / sum(one.audio_s for one in side.passes),
         "cpu_seconds_per_second": sum(one.cpu_seconds for one in side.passes)
         / sum(one.seconds for one in side.passes),
     }

@@ -83,7 +83,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One task: ours beside theirs; aim: the ratio to reach; difference: of their outputs."""
+    """One task: ours beside theirs; aim: the ratio to reach; difference: of their outputs.
+
+    exact: whether the difference is rounding only; if not, theirs is another computation.
+    """
 
     task: str
     ours: Side
@@ -91,6 +94,7 @@ class Row:
     difference: float
     aim: float | None = None
     remarks: list[str] = field(default_factory=list)
+    exact: bool = True
 
     @property
     def ratio(self) -> float:
@@ -106,6 +110,10 @@ Start = Callable[..., Contestant]
 
 class TooLittleAudio(ValueError):
     """Nothing can be measured on so little; the message says what to do."""
+
+
+class LeftOut(RuntimeError):
+    """A peer that cannot be had here; the message says why, and what to do where one can."""
 
 
 class OutputsDiffer(AssertionError):

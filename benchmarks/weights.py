@@ -1,7 +1,8 @@
 """One set of weights for both contestants, on disk in the form that each of them loads.
 
     prepare(settings, "after-tiny")
-    backbone = load(folder / CLASSIFIER)            # ours: EmotionClassifier.load
+    classifier = EmotionClassifier.load(folder / CLASSIFIER)    # ours
+    model = load_plain(folder / CLASSIFIER)                     # a peer's: benchmarks.plain
     model = AutoModelForAudioClassification.from_pretrained(folder / PEER)
 
 What a checkpoint doesn't hold is random: the classifier's head, the quantizer.
@@ -9,8 +10,12 @@ What a checkpoint doesn't hold is random: the classifier's head, the quantizer.
 
 from __future__ import annotations
 
+import importlib
+import logging
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +26,14 @@ from after_model import backbone as backbones
 from after_model.backbone import Backbone
 from after_model.classifier import EmotionClassifier, LinearHead, new_classifier
 from after_model.labels import LabelSpace
-from benchmarks.settings import CLASSES, Settings
+from benchmarks.plain import load_plain
+from benchmarks.settings import CLASSES, LeftOut, Settings
 
-CLASSIFIER = "classifier"  # EmotionClassifier
-PEER = "sequence-classification"  # the same as transformers has it
+CLASSIFIER = "classifier"  # EmotionClassifier: the default states and head
+FINE_TUNED = "last-state"  # the paper's: mean of the last state
+PEER = "sequence-classification"  # that as transformers has it
+ONNX = "classifier.onnx"
+INT8 = "classifier-int8.onnx"
 PRETRAINING = "pretraining"  # Wav2Vec2ForPreTraining; both load it
 BASE = "base"
 MASK_LENGTH = 10
@@ -39,18 +48,22 @@ class Preparation:
         self._backbone = backbone
 
     def write(self) -> dict[str, int | str | bool]:
-        """Returns what the backbone is: name, family, parameters, group_norm."""
+        """Returns what the backbone is: name, family, parameters, group_norm, states pooled."""
         settings, folder = self._settings, self._settings.weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             backbone = load_backbone(self._backbone)
             names = tuple(f"class {i}" for i in range(CLASSES))
-            # the head that transformers has, too
-            classifier = new_classifier(backbone, CLASSES, "linear", seed=settings.seed)
-            _spread(classifier, settings.recordings[:8])
-            classifier.save(folder / CLASSIFIER, LabelSpace(names))
-            _sequence_classifier(classifier).save_pretrained(folder / PEER)
-            _extractor(backbone).save_pretrained(folder / PEER)
+            default = new_classifier(backbone, CLASSES, seed=settings.seed)
+            _spread(default, settings.recordings[:8])
+            default.save(folder / CLASSIFIER, LabelSpace(names))
+            # the states and the head that transformers has, too
+            last = new_classifier(backbone, CLASSES, "linear", settings.seed, states="last")
+            _spread(last, settings.recordings[:8])
+            last.save(folder / FINE_TUNED, LabelSpace(names))
+            if backbone.family != "whisper":
+                _sequence_classifier(last).save_pretrained(folder / PEER)
+                _extractor(backbone).save_pretrained(folder / PEER)
             if backbone.family == "wav2vec2":
                 _pretraining_model(backbone).save_pretrained(folder / PRETRAINING)
                 _extractor(backbone).save_pretrained(folder / PRETRAINING)
@@ -58,8 +71,53 @@ class Preparation:
             "backbone": self._backbone,
             "family": backbone.family,
             "parameters": sum(p.numel() for p in backbone.parameters()),
-            "group_norm": backbone.config.feat_extract_norm == "group",
+            "group_norm": getattr(backbone.config, "feat_extract_norm", "") == "group",
+            "states": ", ".join(map(str, default.states)),
         }
+
+
+def export(settings: Settings) -> None:
+    """Write ONNX and INT8 of the classifier where they are not yet; LeftOut without the packages.
+
+    A recording at a time, of any length.
+    """
+    for package in ("onnx", "onnxruntime"):
+        needed(package)
+    folder = settings.weights
+    if (folder / INT8).exists():
+        return
+    model = load_plain(folder / CLASSIFIER)
+    example = torch.from_numpy(model.inputs(audio.load(settings.recordings[0])))[None]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the tracing exporter, which needs no further package
+        torch.onnx.export(
+            model,
+            (example,),
+            str(folder / ONNX),
+            dynamo=False,
+            opset_version=17,
+            input_names=["inputs"],
+            output_names=["logits"],
+            dynamic_axes={"inputs": {example.dim() - 1: "length"}},
+        )
+    quantization = needed("onnxruntime.quantization")
+    logging.disable(logging.WARNING)  # it advises on convolutional networks
+    quantization.quantize_dynamic(
+        str(folder / ONNX),
+        str(folder / INT8),
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gemm"],  # as for transformers
+    )
+    logging.disable(logging.NOTSET)
+
+
+def needed(package: str) -> Any:
+    """The module, or LeftOut that says how to get it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        reason = f"{package} is not installed: pip install -r requirements-bench.txt"
+        raise LeftOut(reason) from error
 
 
 def load_backbone(name: str) -> Backbone:

@@ -53,7 +53,8 @@ class LearnerState:
         path = folder / FILE
         beside = path.with_suffix(".new")
         with beside.open("w") as file:
-            json.dump(dataclasses.asdict(self), file)
+            # not asdict() and dump(): with 2,000 labels they took a quarter of a step
+            file.write(json.dumps(vars(self)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
