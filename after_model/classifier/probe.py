@@ -218,7 +218,8 @@ def _fit(
     ways = [None] if speakers is None or len(set(speakers) - {""}) < 2 else [speakers, None]
     count = config.folds if labels < MANY_LABELS else -(-config.folds // 2)
     splits = [held_out_folds(targets, way, max(count, 2), config.seed) for way in ways]
-    held = _held_out(rows, targets, solution, splits, config.smoothing) if _enough(targets) else []
+    splits = [split for split in splits if split.max() > 0] if _enough(targets) else []
+    held = _held_out(rows, targets, solution, splits, config.smoothing) if splits else []
     temperature = _temperature(held, targets, config)
     weight = solution.weight(rows) / temperature
     bias = np.where(present, solution.bias[0], 0.0) / temperature

@@ -311,6 +311,21 @@ def test_offsets_shrink_with_few_recordings():
 # --- folds --------------------------------------------------------------------------------------
 
 
+@given(st.integers(4, 40), st.integers(1, 9), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_any_mix_of_speakers_gives_probabilities(n, speakers, seed):
+    """Speakers of very unequal size leave folds empty; numbers must go on to be numbers."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, 6))
+    targets = np.eye(3)[rng.integers(0, 3, n)]
+    names = [str(number) for number in rng.geometric(0.6, n).clip(max=speakers)]
+    probe = fit(points, targets, statistics=Standardiser.of(points), speakers=names)
+    probs = probe.probs(points)
+    assert np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0)
+    assert all(np.isfinite(value) for value in probe.cross_validated.values())
+
+
 @given(st.integers(2, 60), st.integers(2, 6), st.integers(1, 12), st.integers(0, 2**16))
 @settings(max_examples=60, deadline=None)
 def test_no_speaker_is_in_two_folds(n, folds, speakers, seed):
@@ -319,6 +334,7 @@ def test_no_speaker_is_in_two_folds(n, folds, speakers, seed):
     names = [str(number) for number in rng.integers(0, speakers, n)]
     split = held_out_folds(targets, names, folds, seed)
     assert split.max() < folds
+    assert set(split.tolist()) == set(range(split.max() + 1))
     if len(set(names)) > 1:
         for name in set(names):
             assert len({int(f) for f, own in zip(split, names, strict=True) if own == name}) == 1
