@@ -115,9 +115,21 @@ def test_going_back_to_an_older_version(label_studio, running):
     assert first in unknown.stderr
 
 
-def test_cancelling_a_round(label_studio, running):
+@pytest.fixture
+def slow(label_studio, tmp_path, tiny_backbone, clips) -> Iterator[tuple[Backend, int]]:
+    """A connected project whose rounds take long enough for somebody to cancel one."""
+    project = label_studio.project(clips=clips[:6], how="upload").id
+    settings = {"AFTER_BACKBONE": str(tiny_backbone), "AFTER_EPOCHS": "1000"}
+    with backend(label_studio, tmp_path / "slow", **settings) as result:
+        result.start()
+        result.connect(project)
+        result.wait_for_round(project, 0)
+        yield result, project
+
+
+def test_cancelling_a_round(label_studio, slow):
     """What serves goes on serving; the next label begins another."""
-    started, project = running
+    started, project = slow
     before = started.serving(project)
     label_served(label_studio, project, 4, answer)
     started.wait("a round runs", lambda: started.busy(project))
