@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from after_model.acquisition.entropy import entropy
+from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
 from backend.pools import audio_path, open_learner, reporter, skipped_by
 from backend.projects import ProjectFolder, TaskRecord
 from backend.settings import Settings
+
+PROBE_ROUND, PROBE_ROUNDS = 8, 20  # a probe's round: so many labels, or the budget in so many parts
 
 
 def scores(
@@ -74,9 +77,17 @@ def plan(settings: Settings, pool: int) -> dict[str, int]:
     return {
         "pool": pool,
         "start": schedule[0],
-        "round_size": settings.round_size or max(1, budget // config.rounds),
+        "round_size": settings.round_size or _round_size(config, budget),
         "budget": max(budget, schedule[-1]),
     }
+
+
+def _round_size(config: LearnerConfig, budget: int) -> int:
+    """New labels that begin a round: the configured rounds or, where a round only refits a probe,
+    as few as a push to Label Studio is worth."""
+    if config.fine_tuning != "never":
+        return max(1, budget // config.rounds)
+    return max(1, min(budget // config.rounds, max(PROBE_ROUND, budget // PROBE_ROUNDS)))
 
 
 def replan(settings: Settings, folder: ProjectFolder, pool: int) -> None:
