@@ -345,7 +345,13 @@ class Jobs(DBOSConfiguredInstance):
         def progress(done: float, total: float) -> None:
             folder.note_progress(version, PUSH_STAGE, done, total, started)
 
-        client.push(project.id, version, predictions, progress=progress)
+        begun = self.projects.get(project.id).events
+        enough = self.settings.round_size or folder.read("plan.json", {}).get("round_size", 1)
+
+        def hurry() -> bool:  # labels for another round have come meanwhile
+            return self.projects.get(project.id).events - begun >= enough
+
+        client.push(project.id, version, predictions, progress=progress, hurry=hurry)
 
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""

@@ -69,13 +69,15 @@ class LabelStudio(Reading):
         version: str,
         predictions: Sequence[Prediction],
         progress: PushProgress | None = None,
+        hurry: Callable[[], bool] = lambda: False,
     ) -> None:
         """Let these predictions, under this version, decide what is served next.
 
         Imports what is not there yet, makes the version the project's, deletes AFTER's other
-        versions, and nobody else's. Run again after a crash anywhere it ends in the same state: one
-        prediction a task, of exactly this version. Raises LabelStudioError where Label Studio
-        would not take a prediction.
+        versions, and nobody else's. hurry: asked between deletions; where it says so the others
+        are left to the next push: they serve nobody, and a newer order matters more. Run again
+        after a crash anywhere it ends in the same state: one prediction a task, of exactly this
+        version. Raises LabelStudioError where Label Studio would not take a prediction.
         """
         if not version.startswith(OWN):
             raise ValueError(f"version {version!r}: expected a name that begins with {OWN!r}")
@@ -97,7 +99,7 @@ class LabelStudio(Reading):
         if counts.get(version):
             self.set_model_version(project_id, version)
         old = [v for v in counts if v.startswith(OWN) and v != version]
-        self.delete_versions(project_id, old)
+        self.delete_versions(project_id, old, hurry)
         log.info(
             "project=%d pushed=%s predictions=%d new=%d", project_id, version, total, len(missing)
         )
@@ -110,8 +112,13 @@ class LabelStudio(Reading):
     def set_sampling(self, project_id: int, sampling: str) -> None:
         self._update(project_id, sampling=sampling)
 
-    def delete_versions(self, project_id: int, versions: Iterable[str]) -> None:
-        """Delete all predictions of these versions; annotators hardly have to wait."""
+    def delete_versions(
+        self, project_id: int, versions: Iterable[str], hurry: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Delete all predictions of these versions; annotators hardly have to wait.
+
+        hurry: asked on the way whether to stop and leave the rest.
+        """
         going = set(versions)
         if not going:
             return
@@ -125,7 +132,10 @@ class LabelStudio(Reading):
                 for s in found
                 if task not in alone and s["model_version"] in going
             ]
-            self._delete_predictions(ids[DELETE_AT_ONCE:])
+            for part in _chunks(ids[DELETE_AT_ONCE:], DELETE_AT_ONCE):
+                if hurry():
+                    return
+                self._delete_predictions(part)
         for version in sorted(going):
             self.request(
                 f"delete the predictions of {version}",

@@ -324,6 +324,17 @@ def test_a_large_push_replaces_the_old_version(client, label_studio, project, cl
 
 
 @pytest.mark.usefixtures("in_parts")
+def test_in_a_hurry_old_predictions_are_left_to_the_next_push(client, label_studio, project):
+    client.push(project.id, V0, predictions_for(project.tasks))
+    predictions = predictions_for(project.tasks[::-1])
+    client.push(project.id, V1, predictions, hurry=lambda: True)
+    assert served(label_studio, project.id) == ascending(predictions)  # by the new one all the same
+    assert any(version == V0 for _, version in stored(label_studio, project.id))
+    client.push(project.id, V1, predictions)
+    assert {version for _, version in stored(label_studio, project.id)} == {V1}
+
+
+@pytest.mark.usefixtures("in_parts")
 def test_the_old_version_serves_until_all_of_the_new_one_is_there(client, label_studio, project):
     old = predictions_for(project.tasks)
     client.push(project.id, V0, old)

@@ -375,7 +375,7 @@ def test_the_default_is_embedded():
         "whisper",
         512,
     )
-    assert (backbone.num_layers, backbone.default_states) == (3, (3,))
+    assert (backbone.num_layers, backbone.default_states) == (3, (2, 3))
     assert not backbone.training
     assert {p.dtype for p in backbone.parameters()} == {torch.float32}
 
