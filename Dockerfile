@@ -58,5 +58,5 @@ EXPOSE 9090
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"AFTER_PORT\"]}/health', timeout=4)"]
 
-# gunicorn, with the address, threads and limits of the settings (backend/serving.py).
+# gunicorn, with the address, threads and limits of the settings (backend/web/serving.py).
 CMD ["python", "-m", "backend", "serve"]

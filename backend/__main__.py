@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from backend import quickstart
 from backend import settings as settings_module
-from backend.charts import SOURCES
+from backend.cli import quickstart
 from backend.settings import Settings, SettingsError
+from backend.web.charts import SOURCES
 
 EPILOG = """\
 examples
@@ -64,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings, _options: argparse.Namespace) -> None:
-    from backend.serving import serve
+    from backend.web.serving import serve
 
     serve(settings)
 
 
 def _worker(settings: Settings, _options: argparse.Namespace) -> None:
-    from backend.watching import run_worker
+    from backend.worker.watching import run_worker
 
     run_worker(settings)
 
@@ -86,7 +86,7 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"--url {url}: write http://host:port")
     key = _api_key(settings, options)
-    from backend import connect
+    from backend.label_studio import connect
 
     connected = connect.connect(
         settings, url.rstrip("/"), key, options.project, options.backend_url
@@ -95,14 +95,14 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
-    from backend import doctor
+    from backend.cli import doctor
 
     return doctor.main(settings, options.project)
 
 
 def _status(settings: Settings, options: argparse.Namespace) -> None:
-    from backend.projects import UnknownProject
-    from backend.status import status
+    from backend.store.projects import UnknownProject
+    from backend.web.status import status
 
     now = status(settings)
     if options.project is not None:
@@ -113,19 +113,19 @@ def _status(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import queueing
+    from backend.worker import queueing
 
     print(queueing.request_rollback(settings, options.project, options.version))
 
 
 def _cancel(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import queueing
+    from backend.worker import queueing
 
     print(queueing.cancel(settings, options.project))
 
 
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
-    from backend import connect
+    from backend.label_studio import connect
 
     print(connect.disconnect(settings, options.project))
 
@@ -175,7 +175,7 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
 
 
 def _doing(project: dict[str, Any]) -> str:
-    from backend.status import duration
+    from backend.web.status import duration
 
     running = project["running"]
     if running is None:

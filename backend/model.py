@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from backend import settings as settings_module
-from backend.predicting import PENDING_VERSION, Predictor, pending, serving_version
-from backend.projects import Projects, UnknownProject
+from backend.store.projects import Projects, UnknownProject
+from backend.web.predicting import PENDING_VERSION, Predictor, pending, serving_version
 
 try:
     from label_studio_ml.model import (  # type: ignore[import-untyped,import-not-found,unused-ignore]

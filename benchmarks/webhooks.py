@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backend.projects import Project, Projects
 from backend.settings import Settings
+from backend.store.projects import Project, Projects
 
 ROOT = Path(__file__).parents[1]
 PROJECT, SECRET = 1, "s" * 40

@@ -13,7 +13,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from backend.label_studio import LabelStudioError
+from backend.label_studio.predictions import LabelStudioError
 from backend.settings import Settings, SettingsError
 from benchmarks import report
 from benchmarks.story import outcome, truth

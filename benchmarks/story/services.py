@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from backend import own_label_studio
-from backend.children import Child, Children
-from backend.label_studio import LabelStudio, Task
-from backend.quickstart import HOST
+from backend.cli import own_label_studio
+from backend.cli.children import Child, Children
+from backend.cli.quickstart import HOST
+from backend.label_studio.predictions import LabelStudio, Task
 from benchmarks.story.errors import StoryError
 from benchmarks.story.telling import Teller
 

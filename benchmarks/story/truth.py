@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from urllib.parse import parse_qs, urlsplit
 
-from backend import own_label_studio
+from backend.cli import own_label_studio
 from benchmarks.story.errors import StoryError
 from simulate.corpora import emodb
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from backend.projects import ProjectFolder, Projects
 from backend.settings import Settings
+from backend.store.projects import ProjectFolder, Projects
 from tests.integration.conftest import ROOT, LabelStudioServer, free_port
 
 # Small: what is tested is that it happens, not how well; with pre-training and fine-tuning, so that

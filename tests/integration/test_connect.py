@@ -9,12 +9,12 @@ import socket
 import httpx
 import pytest
 
-from backend import connect as module
 from backend.access import SECRET_HEADER
-from backend.connect import ConnectError, connect, disconnect
-from backend.label_studio import LabelStudio, LabelStudioError, Prediction
-from backend.labeling import LabelingError
-from backend.projects import Projects, UnknownProject
+from backend.label_studio import connect as module
+from backend.label_studio.connect import ConnectError, connect, disconnect
+from backend.label_studio.labeling import LabelingError
+from backend.label_studio.predictions import LabelStudio, LabelStudioError, Prediction
+from backend.store.projects import Projects, UnknownProject
 from tests.integration.conftest import choice_result, free_port
 from tests.integration.web import web_service
 

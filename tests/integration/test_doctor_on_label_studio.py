@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from backend import doctor as module
 from backend.access import SECRET_HEADER
-from backend.connect import connect
-from backend.doctor import doctor, main
-from backend.projects import Projects
+from backend.cli import doctor as module
+from backend.cli.doctor import doctor, main
+from backend.label_studio.connect import connect
+from backend.store.projects import Projects
 from tests.integration.web import web_service
 
 

@@ -9,15 +9,16 @@ from unittest import mock
 
 import pytest
 
-from backend import label_studio as module
-from backend import label_studio_http, label_studio_tasks
-from backend.label_studio import (
+from backend.label_studio import connection as label_studio_http
+from backend.label_studio import reading as label_studio_tasks
+from backend.label_studio.labeling import controls, result
+from backend.label_studio.predictions import (
     LabelStudio,
     LabelStudioError,
     LabelStudioUnavailable,
     Prediction,
 )
-from backend.labeling import controls, result
+from backend.label_studio.predictions import predictions as module
 from tests.integration.conftest import EMOTION, choice_result
 
 (CONTROL,) = controls(EMOTION)

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backend import own_label_studio
+from backend.cli import own_label_studio
 from tests.integration.conftest import ROOT, _migrated, _virtual_environment, free_port
 from tests.integration.processes import QUICK
 

@@ -7,8 +7,8 @@ import base64
 import pytest
 
 from after_model.audio import probe
-from backend import recordings
-from backend.label_studio import LabelStudio, LabelStudioError, LabelStudioUnavailable
+from backend.label_studio import audio as recordings
+from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.settings import Settings
 from tests.integration.conftest import free_port
 

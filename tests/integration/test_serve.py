@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.projects import Projects
+from backend.store.projects import Projects
 from benchmarks.webhooks import PROJECT, _request, burning, burst, health, serving
 
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from web_fixtures import add_project, living_project, make_settings, worst_project
 
-from backend.app import create_app
-from backend.projects import Projects
+from backend.store.projects import Projects
+from backend.web.app import create_app
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -10,8 +10,8 @@ from typing import Any
 
 from werkzeug.serving import make_server
 
-from backend.app import create_app
 from backend.settings import Settings
+from backend.web.app import create_app
 from tests.integration.conftest import free_port
 
 

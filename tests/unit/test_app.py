@@ -23,7 +23,7 @@ from web_fixtures import (
     task,
 )
 
-from backend.projects import Projects
+from backend.store.projects import Projects
 
 PAYLOADS = Path(__file__).parents[1] / "data" / "label-studio-payloads.json"
 WITH_SECRET = {"X-AFTER-Secret": SECRET}
@@ -60,7 +60,7 @@ def test_health(client):
 
 def test_importing_the_service_imports_no_model_library():
     code = (
-        "import sys, backend.app; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+        "import sys, backend.web.app; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
@@ -98,7 +98,7 @@ def test_setup_adopts_a_project_of_the_server_in_the_settings(tmp_path):
 
 
 def test_setup_adopts_no_more_than_a_worker_can_check(tmp_path, monkeypatch):
-    monkeypatch.setattr("backend.app.MAX_ADOPTED", 2)
+    monkeypatch.setattr("backend.web.app.MAX_ADOPTED", 2)
     settings = make_settings(
         tmp_path, label_studio_url="http://ls.example:8080", label_studio_api_key="k" * 40
     )
@@ -401,7 +401,7 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(client, monkeypatch):
     def fail(*_):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("backend.app.serving_version", fail)
+    monkeypatch.setattr("backend.web.app.serving_version", fail)
     response = client.post("/setup", json={"project": "1.1"})
     assert response.status_code == 500
     assert "secret detail" not in response.text

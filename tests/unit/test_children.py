@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.children import Children
+from backend.cli.children import Children
 
 ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"
@@ -89,7 +89,7 @@ def test_programs_end_when_their_launcher_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path
-from backend.children import Children
+from backend.cli.children import Children
 child = Children(Path({str(tmp_path)!r})).start("x", ["sleep", "60"], os.environ)
 print(child.process.pid, flush=True)
 time.sleep(60)

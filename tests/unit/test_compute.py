@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from backend import compute, pools
-from backend.projects import ProjectFolder, TaskRecord
+from backend.compute import pools
+from backend.compute import work as compute
 from backend.settings import Settings
+from backend.store.projects import ProjectFolder, TaskRecord
 
 CONTROL = {
     "name": "emotion", "to_name": "audio", "audio_key": "audio",

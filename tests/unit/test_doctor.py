@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 from web_fixtures import CONFIG, SECRET, add_project, make_settings
 
-from backend import doctor as module
-from backend.doctor import Check, doctor, line, main
-from backend.projects import Projects, UnknownProject
+from backend.cli import doctor as module
+from backend.cli.doctor import Check, doctor, line, main
+from backend.store.projects import Projects, UnknownProject
 
 URL = "http://127.0.0.1:9"  # nothing listens on the discard port
 RIGHTS = list(module.RIGHTS)
@@ -158,7 +158,7 @@ def test_an_unknown_strategy_is_found(settings):
 
 
 def test_a_database_that_is_away_ends_the_checks_with_a_reason(settings, monkeypatch):
-    from backend import projects
+    from backend.store import projects
 
     def fail(_url):
         raise OSError("the database is away")
@@ -302,7 +302,7 @@ def test_events_that_do_not_arrive_are_noticed(check):
 
 
 def test_events_that_arrive_are_noticed(check, settings, monkeypatch):
-    from backend.label_studio import LabelStudio
+    from backend.label_studio.predictions import LabelStudio
 
     monkeypatch.setattr(
         LabelStudio, "set_sampling", lambda _, project, __: Projects(settings).note_event(project)

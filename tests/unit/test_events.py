@@ -8,8 +8,8 @@ import time
 import pytest
 from web_fixtures import SECRET, add_project, make_client, make_settings
 
-from backend.events import Events
-from backend.projects import Projects
+from backend.store.projects import Projects
+from backend.web.events import Events
 
 
 @pytest.fixture

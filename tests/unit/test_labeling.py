@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.labeling import EXAMPLE, Control, LabelingError, controls, result, votes
+from backend.label_studio.labeling import EXAMPLE, Control, LabelingError, controls, result, votes
 
 AUDIO = '<Audio name="audio" value="$audio"/>'
 TWO = '<Choice value="a"/><Choice value="b"/>'

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from web_fixtures import CONFIG, add_project, entry, make_settings, recorded, release, task
 
-from backend.predicting import PENDING_VERSION
-from backend.projects import Projects
+from backend.store.projects import Projects
+from backend.web.predicting import PENDING_VERSION
 
 PAYLOADS = Path(__file__).parents[1] / "data" / "label-studio-payloads.json"
 VERSION = "after-r01-n0016"

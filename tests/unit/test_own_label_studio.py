@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from backend import own_label_studio as own
-from backend.own_label_studio import Identity, OwnLabelStudioError, Recordings
+from backend.cli import own_label_studio as own
+from backend.cli.own_label_studio import Identity, OwnLabelStudioError, Recordings
 
 
 @pytest.fixture

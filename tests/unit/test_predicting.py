@@ -25,9 +25,10 @@ from after_model.backbone import load as load_backbone
 from after_model.classifier import new_classifier
 from after_model.classifier.scoring import score
 from after_model.labels import LabelSpace
-from backend import learners, predicting
-from backend.predicting import PENDING_VERSION, Predictor, Unanswered, Unusable, confidence
-from backend.projects import Projects
+from backend.store import learners
+from backend.store.projects import Projects
+from backend.web import predicting
+from backend.web.predicting import PENDING_VERSION, Predictor, Unanswered, Unusable, confidence
 
 VERSION, MODEL = "after-r01-n0016", "after-r00-n0016"
 
@@ -115,7 +116,7 @@ def test_a_full_disk_costs_no_answer(settings, folder, clip, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("backend.projects.ProjectFolder.write", full)
+    monkeypatch.setattr("backend.store.projects.ProjectFolder.write", full)
     assert len(predict(settings, [task(1), task(2)])) == 2
 
 
@@ -206,7 +207,7 @@ def test_stored_answers_are_read_again_when_they_change(settings, folder):
 
 
 def test_a_task_is_fetched_from_label_studio_once(settings, folder, clip, monkeypatch):
-    from backend.recordings import file_name
+    from backend.label_studio.audio import file_name
 
     monkeypatch.undo()  # the real _clip, which finds the file in the cache
     cached = folder.audio / file_name("2-audio", "/data/upload/1/a.wav")

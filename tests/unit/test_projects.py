@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from backend.projects import RESERVE, Project, ProjectFolder, Projects, TaskRecord, UnknownProject
 from backend.settings import Settings
+from backend.store.projects import (
+    RESERVE,
+    Project,
+    ProjectFolder,
+    Projects,
+    TaskRecord,
+    UnknownProject,
+)
 
 PROJECT = Project(id=7, url="http://label-studio", api_key="very-secret", secret="hook")
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend import recordings
-from backend.label_studio import LabelStudioUnavailable
+from backend.label_studio import audio as recordings
+from backend.label_studio.predictions import LabelStudioUnavailable
 from backend.settings import Settings
 
 TOKEN = {"Authorization": "Token very-secret"}

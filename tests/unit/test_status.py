@@ -19,9 +19,9 @@ from web_fixtures import (
     worst_project,
 )
 
-from backend.charts import entropy_histogram, learning_curve, ticks
-from backend.projects import Projects
-from backend.status import BUDGET_SHARE, _curve, _learning, duration, status
+from backend.store.projects import Projects
+from backend.web.charts import entropy_histogram, learning_curve, ticks
+from backend.web.status import BUDGET_SHARE, _curve, _learning, duration, status
 
 
 @pytest.fixture

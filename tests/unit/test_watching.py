@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.watching import Known, Truth, changed, needed
+from backend.worker.watching import Known, Truth, changed, needed
 
 LEARNER = frozenset({"emotion"})
 KNOWN = Known(

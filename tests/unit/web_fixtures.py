@@ -9,9 +9,9 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from backend.app import create_app
-from backend.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.settings import Settings
+from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
+from backend.web.app import create_app
 
 CONFIG = (
     '<View><Audio name="audio" value="$audio"/><Choices name="emotion" toName="audio" '

@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from backend import label_studio_setup as setup
-from backend import labeling
 from backend import settings as settings_module
 from backend.access import SECRET_HEADER
-from backend.label_studio import LabelStudio, LabelStudioError, LabelStudioUnavailable
-from backend.label_studio_http import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
-from backend.label_studio_setup import Webhook
-from backend.projects import Project, Projects, UnknownProject
+from backend.label_studio import labeling
+from backend.label_studio import registration as setup
+from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
+from backend.label_studio.registration import Webhook
 from backend.settings import Settings
+from backend.store.projects import Project, Projects, UnknownProject
 
 TITLE = "AFTER"
 TAB = "AFTER: label next"

@@ -21,13 +21,14 @@ from typing import IO, Any
 
 from dbos import DBOS
 
-from backend import labeling, learners
-from backend.jobs import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
-from backend.label_studio import LabelStudio, LabelStudioError, LabelStudioUnavailable
-from backend.projects import Project, ProjectFolder, Projects
-from backend.queueing import ACTIVE, QUEUE, enqueue, project_of
-from backend.rounds import current_labels
+from backend.label_studio import labeling
+from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.settings import Settings, SettingsError
+from backend.store import learners
+from backend.store.projects import Project, ProjectFolder, Projects
+from backend.worker.queueing import ACTIVE, QUEUE, enqueue, project_of
+from backend.worker.rounds import current_labels
+from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
 
 log = logging.getLogger("after.worker")
 

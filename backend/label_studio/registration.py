@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.label_studio_http import Connection
+from backend.label_studio.connection import Connection
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from backend import connect, labeling, recordings
-from backend import label_studio_setup as setup
-from backend.label_studio import LabelStudio, LabelStudioError, ProjectInfo
-from backend.label_studio_http import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
-from backend.predicting import serving_version
-from backend.projects import Project, Projects
+from backend.label_studio import audio as recordings
+from backend.label_studio import connect, labeling
+from backend.label_studio import registration as setup
+from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio.predictions import LabelStudio, LabelStudioError, ProjectInfo
 from backend.settings import LOOPBACK, Settings
+from backend.store.projects import Project, Projects
+from backend.web.predicting import serving_version
 
 FREE_BYTES = 2**30  # a round of a base-size backbone writes about 400 MB
 ALIVE_S = 30.0  # a worker says that it lives every few seconds

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from label_studio_sdk.label_interface import LabelInterface
 
-from backend.label_studio_http import LabelStudioError, LabelStudioUnavailable
-from backend.label_studio_tasks import ProjectInfo, Reading, Task
+from backend.label_studio.connection import LabelStudioError, LabelStudioUnavailable
+from backend.label_studio.reading import ProjectInfo, Reading, Task
 
 __all__ = [
     "LabelStudio",

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from after_model.model_store import ModelStoreError
-from backend.projects import Project, ProjectFolder
 from backend.settings import Settings
+from backend.store.projects import Project, ProjectFolder
 
 if TYPE_CHECKING:
     from after_model.classifier import EmotionClassifier
     from after_model.features import FeatureStore
-    from backend.labeling import Control
+    from backend.label_studio.labeling import Control
 
 log = logging.getLogger("after.predict")
 
@@ -195,7 +195,7 @@ class Scorer:
         from after_model.audio import AudioLimits
         from after_model.classifier import EmotionClassifier
         from after_model.features import FeatureStore
-        from backend import learners
+        from backend.store import learners
 
         path = learners.models(folder, learner).path(model)
         if path not in self._loaded:
@@ -233,7 +233,8 @@ def unchanged(label_config: str | None, stored: Sequence[Mapping[str, Any]]) -> 
 
     Without a config, all. Raises ConfigNotUnderstood.
     """
-    from backend import labeling, learners
+    from backend.label_studio import labeling
+    from backend.store import learners
 
     if label_config is None:
         return tuple(learners.control(described) for described in stored)
@@ -251,7 +252,7 @@ def _answer(
     score: float,
     probs: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    from backend import labeling
+    from backend.label_studio import labeling
 
     result = [labeling.result(c, probs[c.name]) for c in controls if c.name in probs]
     return {"model_version": version, "score": round(float(score), 6), "result": result}
@@ -282,8 +283,8 @@ def _clip(
     uri = data.get(audio_key)
     if not isinstance(uri, str) or not uri:
         raise Unusable(f"its data has no {audio_key!r}")
-    from backend import recordings
-    from backend.label_studio import LabelStudio, LabelStudioError
+    from backend.label_studio import audio as recordings
+    from backend.label_studio.predictions import LabelStudio, LabelStudioError
 
     name = f"{task}-{audio_key}"
     try:

@@ -12,8 +12,8 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
-from backend.app import create_app
 from backend.settings import Settings
+from backend.web.app import create_app
 
 
 def serve(settings: Settings) -> None:
@@ -59,6 +59,6 @@ def _warm_up(_worker: Any) -> None:
     """Import in the background what the first look at the status page would wait for."""
 
     def load() -> None:
-        from backend import queueing  # noqa: F401
+        from backend.worker import queueing  # noqa: F401
 
     threading.Thread(target=load, daemon=True).start()

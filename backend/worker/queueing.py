@@ -15,9 +15,9 @@ from typing import Any
 from dbos import DBOS, DBOSClient, SetEnqueueOptions, SetWorkflowID
 from dbos._error import DBOSQueueDeduplicatedError
 
-from backend import learners
-from backend.projects import Projects
 from backend.settings import Settings
+from backend.store import learners
+from backend.store.projects import Projects
 
 QUEUE = "after"
 ACTIVE = ["ENQUEUED", "PENDING"]

@@ -16,19 +16,20 @@ import sqlalchemy as sa
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from backend import access, bodies, charts
-from backend.bodies import PredictBody, SetupBody, VersionsBody, WebhookBody
-from backend.events import Events
-from backend.metrics import Metrics
-from backend.predicting import (
+from backend import access
+from backend.settings import Settings, new_secret
+from backend.store.projects import Project, Projects, UnknownProject
+from backend.web import bodies, charts
+from backend.web.bodies import PredictBody, SetupBody, VersionsBody, WebhookBody
+from backend.web.events import Events
+from backend.web.metrics import Metrics
+from backend.web.predicting import (
     PENDING_VERSION,
     ConfigNotUnderstood,
     Predictor,
     serving_version,
 )
-from backend.projects import Project, Projects, UnknownProject
-from backend.settings import Settings, new_secret
-from backend.status import duration, status
+from backend.web.status import duration, status
 
 log = logging.getLogger("after.web")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from backend import labeling, learners
-from backend.label_studio import LabelStudio
-from backend.projects import ProjectFolder, now
+from backend.label_studio import labeling
+from backend.label_studio.predictions import LabelStudio
+from backend.store import learners
+from backend.store.projects import ProjectFolder, now
 
 
 def next_version(folder: ProjectFolder, labelled: int) -> str:

@@ -14,7 +14,6 @@ import logging
 import os
 import select
 import stat
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -28,10 +27,10 @@ from filelock import FileLock
 from after_model.active_learning import ActiveLearner
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
-from backend.ordering import plan, replan, scores
-from backend.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
-from backend.projects import ProjectFolder
+from backend.compute.ordering import plan, replan, scores
+from backend.compute.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
 from backend.settings import Settings
+from backend.store.projects import ProjectFolder
 
 log = logging.getLogger("after.compute")
 
@@ -281,7 +280,3 @@ def _end_with_parent() -> None:
     if select.select([0], [], [], 0)[0]:
         wait()
     threading.Thread(target=wait, daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 
-from backend.projects import Project, Projects, UnknownProject
+from backend.store.projects import Project, Projects, UnknownProject
 
 REMEMBERED_S = 1.0
 

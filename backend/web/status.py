@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from backend.predicting import serving_version
-from backend.projects import Project, ProjectFolder, Projects
 from backend.settings import Settings
+from backend.store.projects import Project, ProjectFolder, Projects
+from backend.web.predicting import serving_version
 
 log = logging.getLogger("after.status")
 
@@ -125,7 +125,7 @@ def project_status(
 def _queue(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
     """The jobs, and why they can't be told."""
     try:
-        from backend import queueing
+        from backend.worker import queueing
 
         return queueing.queue(settings), None
     except Exception as error:  # no page is lost because the jobs' database is away

@@ -24,10 +24,13 @@ from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfiguredInstance
 
-from backend import connect, labeling, learners, recordings, rounds
-from backend.label_studio import LabelStudio, LabelStudioUnavailable, Prediction
-from backend.projects import Project, ProjectFolder, Projects, TaskRecord
+from backend.label_studio import audio as recordings
+from backend.label_studio import connect, labeling
+from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
 from backend.settings import Settings
+from backend.store import learners
+from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
+from backend.worker import rounds
 
 log = logging.getLogger("after.jobs")
 
@@ -363,7 +366,7 @@ class Jobs(DBOSConfiguredInstance):
         with (folder.path / "compute.log").open("ab") as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
             )  # fmt: skip
         self.children.add(child)
         try:

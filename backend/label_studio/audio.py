@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 import httpx
 
 from after_model.progress import Progress, silent
-from backend.label_studio import LabelStudio, LabelStudioUnavailable
+from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 
 CLOUD = ("s3", "gs", "azure-blob")

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from after_model.model_store import ModelStore
-from backend.labeling import Control
-from backend.projects import ProjectFolder
+from backend.label_studio.labeling import Control
+from backend.store.projects import ProjectFolder
 
 
 def describe(control: Control) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy as np
 from after_model.acquisition.entropy import entropy
 from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
-from backend.pools import audio_path, open_learner, reporter, skipped_by
-from backend.projects import ProjectFolder, TaskRecord
+from backend.compute.pools import audio_path, open_learner, reporter, skipped_by
 from backend.settings import Settings
+from backend.store.projects import ProjectFolder, TaskRecord
 
 PROBE_ROUND, PROBE_ROUNDS = 8, 20  # a probe's round: so many labels, or the budget in so many parts
 

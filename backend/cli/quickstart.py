@@ -26,9 +26,9 @@ from urllib.error import URLError
 
 from pydantic import SecretStr
 
-from backend import own_label_studio
-from backend.children import Child, Children
-from backend.own_label_studio import Identity
+from backend.cli import own_label_studio
+from backend.cli.children import Child, Children
+from backend.cli.own_label_studio import Identity
 from backend.settings import Settings
 
 HOST = "127.0.0.1"
@@ -238,7 +238,7 @@ def _environment(chosen: Settings, outside: Mapping[str, str]) -> dict[str, str]
 
 def _fill(options: Options, who: Identity) -> tuple[Identity, int]:
     """The project of the folder, with its recordings as tasks; (identity, project to show)."""
-    from backend.label_studio import LabelStudio
+    from backend.label_studio.predictions import LabelStudio
 
     if options.audio is None:
         return who, max(folder.project for folder in who.folders.values())
@@ -253,8 +253,8 @@ def _fill(options: Options, who: Identity) -> tuple[Identity, int]:
 
 def _connect_all(options: Options, chosen: Settings, who: Identity) -> None:
     """Connect the projects of all folders: an address may have changed since the last start."""
-    from backend.connect import connect
-    from backend.label_studio import LabelStudioError
+    from backend.label_studio.connect import connect
+    from backend.label_studio.predictions import LabelStudioError
 
     for folder, recordings in who.folders.items():
         if not recordings.project:

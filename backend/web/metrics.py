@@ -16,10 +16,10 @@ from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from backend.predicting import PENDING_VERSION
-from backend.projects import Projects
 from backend.settings import Settings
-from backend.status import status
+from backend.store.projects import Projects
+from backend.web.predicting import PENDING_VERSION
+from backend.web.status import status
 
 
 class Metrics:

@@ -11,8 +11,8 @@ from after_model.active_learning import ActiveLearner
 from after_model.audio import AudioLimits, Utterance
 from after_model.labels import LabelSpace
 from after_model.progress import Progress
-from backend.projects import ProjectFolder, TaskRecord
 from backend.settings import Settings
+from backend.store.projects import ProjectFolder, TaskRecord
 
 PROGRESS_EVERY_S = 0.5
 

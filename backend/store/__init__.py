@@ -1,0 +1,1 @@
+"""What is kept of each project, in a database and in files."""
