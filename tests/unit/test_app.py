@@ -60,7 +60,8 @@ def test_health(client):
 
 def test_importing_the_service_imports_no_model_library():
     code = (
-        "import sys, backend.web.app; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+        "import sys, backend.web.app; "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
