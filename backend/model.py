@@ -22,7 +22,7 @@ from typing import Any
 
 from backend import settings as settings_module
 from backend.store.projects import Projects, UnknownProject
-from backend.web.predicting import PENDING_VERSION, Predictor, pending, serving_version
+from backend.web.predicting import PENDING_VERSION, Predictor, order_version, pending
 
 try:
     from label_studio_ml.model import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -90,14 +90,14 @@ class AfterBackend(LabelStudioMLBase):
         except (UnknownProject, KeyError, TypeError, ValueError) as error:
             log.warning("event=%.40s not noted: %s", event, error)
             return {"model_version": PENDING_VERSION}
-        return {"model_version": serving_version(projects.folder(project_id)) or PENDING_VERSION}
+        return {"model_version": order_version(projects.folder(project_id)) or PENDING_VERSION}
 
     def get(self, key: str) -> Any:
         """2.x keeps the model's version in a cache of its own; here it is what serves."""
         if key == "model_version":
             projects, _ = _parts()
             number = _number(getattr(self, "project_id", ""))
-            return (serving_version(projects.folder(number)) if number else None) or PENDING_VERSION
+            return (order_version(projects.folder(number)) if number else None) or PENDING_VERSION
         return super().get(key)
 
     def _project_of(self, tasks: Sequence[Mapping[str, Any]]) -> int:

@@ -104,7 +104,16 @@ class Settings(BaseSettings):
     )
 
     # watching
-    poll_s: float = Field(default=1.0, gt=0, description="between looks at what happened")
+    poll_s: float = Field(default=0.25, gt=0, description="between looks at what happened")
+    step_size: int | None = Field(
+        default=None, ge=1, description="labels that begin a step; one a class where not given"
+    )
+    step_s: float = Field(
+        default=5.0, gt=0, description="after which fewer labels begin a step, too"
+    )
+    window: int | None = Field(
+        default=None, ge=2, description="tasks pushed at a time; as many as are labelled else"
+    )
     reconcile_s: float = Field(
         default=60.0, gt=0, description="between looks at Label Studio itself"
     )

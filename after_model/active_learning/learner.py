@@ -161,7 +161,7 @@ class ActiveLearner:
             if wanted <= 0:
                 return []
             size = self.config.step(len(self.labels))
-            pending = self.step(wanted if self._starting() else int(min(wanted, size))).wanted
+            pending = self.step(wanted if self.starting else int(min(wanted, size))).wanted
         return [i for i in pending if i not in self._state.labels]
 
     def step(self, k: int | None = None) -> Step:
@@ -177,7 +177,7 @@ class ActiveLearner:
         seconds = time.perf_counter() - started
         self._state.select_seconds += seconds
         self._save_state()
-        probe = None if self._starting() or not self._by_probe else self._probe()
+        probe = None if self.starting or not self._by_probe else self._probe()
         return Step(list(self._state.pending), len(self.labelled), probe, seconds)
 
     def tell(self, answers: Mapping[str, Label]) -> None:
@@ -262,6 +262,11 @@ class ActiveLearner:
             progress=self.progress,
         )
 
+    def pool_scores(self) -> tuple[list[Utterance], np.ndarray]:
+        """(readable recordings, probabilities [N, C]) of the whole pool by what serves."""
+        self._prepare()
+        return self._pool, self.predict(self._pool).probs
+
     def choose(self, ids: Sequence[str], k: int) -> list[str]:
         """The strategy's choice of k among these recordings, most wanted first."""
         self._prepare()
@@ -327,6 +332,14 @@ class ActiveLearner:
         return self._state.stale
 
     @property
+    def starting(self) -> bool:
+        """Whether the start is still asked for: there is no model whose doubts could decide."""
+        if self.config.fine_tuning == "always":
+            return not self._state.curve
+        schedule = self.config.schedule(len(self._pool), len(self.labels))
+        return len(self.labelled) < schedule[0] and not self._state.curve
+
+    @property
     def curve(self) -> list[RoundRecord]:
         """A record per finished round."""
         known = {f.name for f in dataclasses.fields(RoundRecord)}
@@ -364,13 +377,6 @@ class ActiveLearner:
         """Whether that is the probe of the labels as they are."""
         curve = self._state.curve
         return bool(curve) and curve[-1]["version"] == version and not self.stale
-
-    def _starting(self) -> bool:
-        """Whether the start is still asked for: there is no model whose doubts could decide."""
-        if self.config.fine_tuning == "always":
-            return not self._state.curve
-        schedule = self.config.schedule(len(self._pool), len(self.labels))
-        return len(self.labelled) < schedule[0] and not self._state.curve
 
     def _prepare(self) -> None:
         """Compute the features of pool and validation set; leave unreadable recordings out."""
@@ -427,7 +433,7 @@ class ActiveLearner:
     def _select(self, wanted: int) -> list[str]:
         rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
         candidates = [u for u in self._pool if u.id not in self._state.labels]
-        if self._starting():
+        if self.starting:
             # the paper clusters CNN features; otherwise what the probe is going to read
             clustered = self.config.fine_tuning == "always"
             points: Any = (

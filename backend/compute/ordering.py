@@ -1,4 +1,4 @@
-"""What is labelled first: a score for every unlabelled recording, and how large a round is."""
+"""The order where steps don't make it: a fixed model's scores, the start; and a round's size."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from after_model.acquisition.entropy import entropy
 from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
+from backend.compute.orders import at_random, interleave
 from backend.compute.pools import audio_path, open_learner, reporter, skipped_by
 from backend.settings import Settings
 from backend.store.projects import ProjectFolder, TaskRecord
+from backend.store.scores import PoolScores
 
 PROBE_ROUND, PROBE_ROUNDS = 8, 20  # a probe's round: so many labels, or the budget in so many parts
 
 
-def scores(
+def pool_scores(
     settings: Settings,
     folder: ProjectFolder,
     version: str,
     controls: Sequence[Mapping[str, Any]],
     models: Mapping[str, tuple[str, str]],
     tasks: Mapping[int, TaskRecord],
-) -> dict[str, dict[str, Any]]:
-    """{"score", "cluster", "probs"} by task: 1 - H / log C, the mean over the controls."""
+) -> PoolScores:
+    """What these models say of the tasks; the strategy's own choice first where it isn't entropy.
+
+    Recordings that can't be read are added to `skipped.json`.
+    """
     progress = reporter(folder, version)
-    entries: dict[str, dict[str, Any]] = {}
+    ids = np.array(sorted(tasks), np.int64)
+    probs: dict[str, np.ndarray] = {}
     skipped = folder.read("skipped.json", {})
-    choice: list[str] = []
+    choices: list[list[int]] = []
+    config = settings.learner_config()
     for control in controls:
         if control["name"] not in models:
             continue
@@ -42,31 +48,32 @@ def scores(
             for key, task in tasks.items()
             if (path := audio_path(folder, task, control)) is not None and str(key) not in skipped
         ]
-        scores = learner.predict(pool, model)
-        confidence = 1 - entropy(scores.probs) / np.log(len(control["labels"])) if pool else []
-        for row, utterance in enumerate(pool):
-            entry = entries.setdefault(utterance.id, {"scores": [], "cluster": None, "probs": {}})
-            entry["scores"].append(float(np.clip(confidence[row], 0, 1)))
-            entry["probs"][control["name"]] = [round(float(p), 6) for p in scores.probs[row]]
-        if not choice and settings.learner_config().strategy != "entropy":
-            choice = learner.choose(
-                [u.id for u in pool], plan(settings, len(folder.tasks()))["round_size"] * 2
-            )
-    for entry in entries.values():
-        entry["score"] = float(np.mean(entry.pop("scores")))
-    _put_first(entries, choice)
+        found = np.full((len(ids), len(control["labels"])), np.nan, np.float32)
+        rows = np.searchsorted(ids, np.array([int(u.id) for u in pool], np.int64))
+        found[rows] = learner.predict(pool, model).probs
+        probs[control["name"]] = found
+        if config.strategy != "entropy":
+            wanted = plan(settings, len(tasks))["round_size"] * 2
+            open_ones = [u.id for u in pool if u.id not in learner.labelled]
+            choices.append([int(key) for key in learner.choose(open_ones, wanted)])
     folder.write("skipped.json", skipped)
-    return entries
+    return PoolScores(version, ids, probs, np.array(interleave(choices), np.int64))
 
 
-def _put_first(entries: dict[str, dict[str, Any]], choice: Sequence[str]) -> None:
-    """Scores such that a strategy's own choice comes first, in its order, then the uncertain."""
-    if not choice:
-        return
-    for entry in entries.values():
-        entry["score"] = 0.5 + entry["score"] / 2
-    for rank, key in enumerate(choice):
-        entries[key]["score"] = 0.5 * rank / len(choice)
+def start_order(
+    settings: Settings,
+    folder: ProjectFolder,
+    version: str,
+    controls: Sequence[Mapping[str, Any]],
+    tasks: Mapping[int, TaskRecord],
+) -> PoolScores:
+    """The start's recordings first, the others after them in random order."""
+    progress = reporter(folder, version)
+    starts: list[list[int]] = []
+    for control in controls:
+        learner = open_learner(settings, folder, control, tasks, progress)
+        starts.append([int(key) for key in learner.ask()])
+    return at_random(settings.seed, version, tasks, interleave(starts))
 
 
 def plan(settings: Settings, pool: int) -> dict[str, int]:

@@ -23,8 +23,12 @@ def open_learner(
     control: Mapping[str, Any],
     tasks: Mapping[int, TaskRecord],
     progress: Progress,
+    part: str = "",
 ) -> ActiveLearner:
-    """The learner of one control on the tasks that have audio for it."""
+    """The learner of one control on the tasks that have audio for it.
+
+    part: a folder of its own in the learner's; features and embeddings are shared.
+    """
     pool = [
         Utterance(str(key), path)
         for key, task in tasks.items()
@@ -34,7 +38,7 @@ def open_learner(
         pool,
         LabelSpace(tuple(control["labels"])),
         settings.learner_config(),
-        folder.learners / control["learner"],
+        folder.learners / control["learner"] / part,
         store_folder=folder.features,
         tapt_folder=folder.tapt,
         open_pool=True,

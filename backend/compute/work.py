@@ -16,25 +16,32 @@ import select
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
 from after_model.active_learning import ActiveLearner
+from after_model.active_learning.competition import PROBE
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
-from backend.compute.ordering import plan, replan, scores
-from backend.compute.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
+from backend.compute.ordering import (
+    plan,
+    pool_scores,
+    replan,
+    start_order,
+)
+from backend.compute.orders import at_random, merged
+from backend.compute.pools import audio_path, open_learner, reporter, skipped_by
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder
+from backend.store import scores
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder
+from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.compute")
-
-NEW_TASK_SCORE = 0.5  # before there is a model: after the start's recordings, before the rest
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,16 +73,47 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def bootstrap(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Before any label: adapt to the recordings, and the clustering start."""
+    """Before any label: features of the recordings, TAPT where it is on, and a start."""
     adapt(settings, folder, version)
-    order(settings, folder, version)
+    tasks = folder.tasks()
+    folder.write("plan.json", plan(settings, len(tasks)))
+    if steps(settings):
+        follow(folder, None)
+    else:
+        controls = folder.snapshot(version)["controls"]
+        scores.write(folder.path, start_order(settings, folder, version, controls, tasks))
+        follow(folder, version)
 
 
 def round_(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Train on the snapshot's labels; score what is unlabelled if that gave a model to serve."""
-    results = train(settings, folder, version)
-    if any(result["promoted"] for result in results.values()):
-        score(settings, folder, version)
+    """Train on the snapshot's labels. Steps go on by the probe; where a fine-tuned model is to
+    serve, its scores of the whole pool are the order until the next round."""
+    promoted = [r for r in train(settings, folder, version).values() if r["promoted"]]
+    if any(result["kept"] != PROBE for result in promoted):
+        scores.write(folder.path, _scored(settings, folder, version, folder.round_models(version)))
+        follow(folder, version)
+    elif promoted:
+        follow(folder, None)
+
+
+def steps(settings: Settings) -> bool:
+    """Whether what is asked follows a probe that is refitted every few labels."""
+    return settings.learner_config().fine_tuning != "always"
+
+
+def follow(folder: ProjectFolder, release: str | None) -> None:
+    """What the order follows from now on: a release's scores as they are, or None: steps."""
+    if release is None:
+        folder.delete([FOLLOWS])
+    else:
+        folder.write(FOLLOWS, {"release": release, "at": time.time()})
+
+
+def _scored(
+    settings: Settings, folder: ProjectFolder, version: str, models: Mapping[str, tuple[str, str]]
+) -> PoolScores:
+    controls = folder.snapshot(version)["controls"]
+    return pool_scores(settings, folder, version, controls, models, folder.tasks())
 
 
 def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
@@ -86,6 +124,7 @@ def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
     """
     controls = folder.snapshot(version)["controls"]
     progress = reporter(folder, version)
+    skipped: dict[str, str] = {}
     with device_lock(settings):
         for control in controls:
             tasks = folder.tasks()
@@ -96,40 +135,9 @@ def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
             pool = {key: tasks[key] for key in seen if key in tasks}
             learner = open_learner(settings, folder, control, pool, progress)
             learner.adapt()
-
-
-def order(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """The clustering start: its recordings first, the others after them in random order."""
-    controls = folder.snapshot(version)["controls"]
-    progress = reporter(folder, version)
-    tasks = folder.tasks()
-    wanted = unlabelled(folder, tasks)
-    ranked: list[str] = []
-    skipped: dict[str, str] = {}
-    start = 0
-    for control in controls:
-        learner = open_learner(settings, folder, control, tasks, progress)
-        ranked += [key for key in learner.ask() if key not in ranked]
-        start = max(start, len(ranked))
-        skipped |= skipped_by(learner)
-    keys = [str(key) for key in wanted if str(key) not in skipped]
-    first = [key for key in ranked if key in set(keys)]
-    rest = [key for key in keys if key not in set(first)]
-    others = np.random.default_rng(settings.seed).permutation(len(rest))
-    ranked = first + [rest[i] for i in others]
+            skipped |= skipped_by(learner)
     folder.write("skipped.json", skipped)
-    folder.write("plan.json", plan(settings, len(tasks)) | {"start": start})
-    folder.write(
-        f"rounds/{version}/predictions.json",
-        {
-            "version": version,
-            "controls": controls,
-            "tasks": {
-                key: {"score": rank / len(ranked), "cluster": None, "probs": {}}
-                for rank, key in enumerate(ranked)
-            },
-        },
-    )
+    folder.write(POOL, {"mark": f"{time.time():.3f}"})
 
 
 def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, Any]:
@@ -173,61 +181,36 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
     return results
 
 
-def score(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Confidence of every unlabelled recording by the models of this round."""
-    controls = folder.snapshot(version)["controls"]
-    models = folder.round_models(version)
-    tasks = unlabelled(folder, folder.tasks())
-    chosen = scores(settings, folder, version, controls, models, tasks)
-    folder.write(
-        f"rounds/{version}/predictions.json",
-        {"version": version, "controls": controls, "tasks": chosen},
-    )
-
-
 def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Scores for the tasks that came after the version was made, by the models that serve."""
-    predictions = folder.predictions(version)
-    if predictions is None:
-        raise ValueError(f"no predictions of {version} in {folder.path}: start a round instead")
+    """Features of the tasks that came after the version was made; scores, where those are fixed."""
+    adapt(settings, folder, version)
     tasks = folder.tasks()
-    models = folder.serving_models()
-    missing = {
-        key: task
-        for key, task in unlabelled(folder, tasks).items()
-        if str(key) not in predictions["tasks"]
-    }
-    if models:
-        new = scores(settings, folder, version, predictions["controls"], models, missing)
-    else:
-        skipped = folder.read("skipped.json", {})
-        progress = reporter(folder, version)
-        for control in predictions["controls"]:
-            learner = open_learner(settings, folder, control, tasks, progress)
-            learner.adapt()
-            skipped |= skipped_by(learner)
-        folder.write("skipped.json", skipped)
-        new = {
-            str(key): {"score": NEW_TASK_SCORE, "cluster": None, "probs": {}}
-            for key in missing
-            if str(key) not in skipped
-        }
-    predictions["tasks"] |= new
     replan(settings, folder, len(tasks))
-    folder.write(f"rounds/{version}/predictions.json", predictions)
+    followed = folder.read(FOLLOWS, None)
+    if followed is None:
+        return
+    before = scores.read(folder.path)
+    known = set() if before is None else set(before.tasks.tolist())
+    missing = {key: task for key, task in tasks.items() if key not in known}
+    models = folder.serving_models()
+    controls = folder.snapshot(version)["controls"]
+    more = (
+        pool_scores(settings, folder, version, controls, models, missing)
+        if models
+        else at_random(settings.seed, version, missing)
+    )
+    scores.write(folder.path, merged(before, more))
+    follow(folder, followed["release"])
 
 
 def rescore(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Scores by an older release, for a rollback to it."""
+    """The order by an older release, for a rollback to it; it holds until the next round."""
     models = folder.release_models(version)
-    predictions = folder.predictions(version) or {"version": version, "tasks": {}}
     if models:
-        controls = predictions["controls"]
-        tasks = folder.tasks()
-        predictions["tasks"] = scores(
-            settings, folder, version, controls, models, unlabelled(folder, tasks)
-        )
-        folder.write(f"rounds/{version}/predictions.json", predictions)
+        scores.write(folder.path, _scored(settings, folder, version, models))
+    else:
+        scores.write(folder.path, at_random(settings.seed, version, folder.tasks()))
+    follow(folder, version)
 
 
 WORK: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {

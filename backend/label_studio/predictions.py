@@ -1,6 +1,9 @@
 """A Label Studio project's predictions: they decide what is labelled next.
 
-What is read is in label_studio_tasks.py, what connects a project in label_studio_setup.py.
+A window of the most wanted tasks is enough: Label Studio serves what has a prediction of the
+project's version by ascending score, and nothing else until that has run out. So every step pushes
+a window under a version of its own, makes it the project's, and clears the one before away. What is
+read is in reading.py, what connects a project in registration.py.
 """
 
 from __future__ import annotations
@@ -104,6 +107,42 @@ class LabelStudio(Reading):
             "project=%d pushed=%s predictions=%d new=%d", project_id, version, total, len(missing)
         )
 
+    def push_window(self, project_id: int, version: str, predictions: Sequence[Prediction]) -> None:
+        """Let these predictions, under a version that is new, decide what is served next.
+
+        Costs what the window costs, however large the project is, where imports are cheap
+        (imports_are_cheap) and a few tens of milliseconds a prediction elsewhere. Raises
+        LabelStudioError where Label Studio would not take a prediction.
+        """
+        if not version.startswith(OWN):
+            raise ValueError(f"version {version!r}: expected a name that begins with {OWN!r}")
+        bodies = [_body(prediction, version) for prediction in predictions]
+        if self.imports_are_cheap(project_id):
+            for part in _chunks(bodies, CHUNK):
+                self._import(project_id, part)
+        else:
+            with ThreadPoolExecutor(CREATE_WORKERS) as threads:
+                list(threads.map(self._create_one, bodies))
+        self._update(project_id, model_version=version)
+        log.info("project=%d window=%s predictions=%d", project_id, version, len(bodies))
+
+    def clear(self, project_id: int, tasks: Sequence[int]) -> None:
+        """Delete all predictions of these tasks, whoever made them, in one transaction.
+
+        On SQLite annotators wait for it, 9 ms a prediction: pass a few tasks at a time.
+        """
+        self.request(
+            f"delete old predictions of {len(tasks)} tasks",
+            "POST",
+            "api/dm/actions/",
+            params={"id": "delete_tasks_predictions", "project": project_id},
+            json={"selectedItems": {"all": False, "included": list(tasks)}},
+        )
+
+    def imports_are_cheap(self, project_id: int) -> bool:
+        """Whether an import of predictions costs what is imported, not what the project holds."""
+        return True
+
     def set_model_version(self, project_id: int, version: str) -> None:
         """Serve by this version's scores; it needs predictions, or to be a backend's title."""
         if self.project(project_id).model_version != version:
@@ -203,12 +242,12 @@ class LabelStudio(Reading):
             if "object does not exist" not in str(error):  # the task was deleted meanwhile
                 raise
 
-    def _import(self, project_id: int, bodies: list[dict[str, Any]]) -> None:
+    def _import(self, project_id: int, bodies: Sequence[dict[str, Any]]) -> None:
         what = f"import {len(bodies)} predictions into project {project_id}"
 
         def send() -> int:
             path = f"api/projects/{project_id}/import/predictions"
-            return int(self.request(what, "POST", path, json=bodies).get("created", 0))
+            return int(self.request(what, "POST", path, json=list(bodies)).get("created", 0))
 
         try:
             created = send()
@@ -247,13 +286,7 @@ class LabelStudio(Reading):
     def _delete_of_tasks(self, project_id: int, tasks: Sequence[int]) -> None:
         """Delete all predictions of tasks, whoever made them, in parts."""
         for part in _chunks(tasks, DELETE_AT_ONCE):
-            self.request(
-                f"delete old predictions of {len(part)} tasks",
-                "POST",
-                "api/dm/actions/",
-                params={"id": "delete_tasks_predictions", "project": project_id},
-                json={"selectedItems": {"all": False, "included": list(part)}},
-            )
+            self.clear(project_id, part)
 
     def _delete_predictions(self, ids: Sequence[int]) -> None:
         def delete(prediction_id: int) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from backend.label_studio.connection import Connection
 
 PAGE = 1000  # tasks a request: 0.25 ms a task, against 1.8 with pages of a hundred
+ANNOTATIONS = "annotations,result,completed_by,was_cancelled,ground_truth,created_at,updated_at"
+BEGINNING = "1970-01-01T00:00:00.000000Z"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,18 @@ class Task:
     id: int
     data: dict[str, Any]
     is_labeled: bool
+
+
+@dataclass(frozen=True)
+class ChangedTask(Task):
+    """A task with its annotations, skipped ones included; updated: when it last changed, as text.
+
+    Creating, changing, deleting and skipping annotations all count, one by one and in bulk, and so
+    do creating a task and changing its data; predictions don't.
+    """
+
+    annotations: tuple[dict[str, Any], ...]
+    updated: str
 
 
 class Reading(Connection):
@@ -81,11 +95,59 @@ class Reading(Connection):
             project_id,
             fields="all",
             resolve_uri="false",
-            include="id,annotations,result,completed_by,was_cancelled,ground_truth,"
-            "created_at,updated_at",
+            include=f"id,{ANNOTATIONS}",
             filters={"conjunction": "or", "items": filters},
         )
         return [{"id": task["id"], "annotations": task.get("annotations") or []} for task in found]
+
+    def changed(self, project_id: int, since: str) -> list[ChangedTask]:
+        """Tasks that changed after a moment of Label Studio's clock, as `updated` has it."""
+        condition = {"operator": "greater", "type": "Datetime", "value": since}
+        items = [{"filter": "filter:tasks:updated_at", **condition}]
+        found = self._tasks(
+            project_id,
+            fields="all",
+            resolve_uri="false",
+            include=f"id,data,is_labeled,{ANNOTATIONS}",
+            filters={"conjunction": "and", "items": items},
+        )
+        return [
+            ChangedTask(
+                id=task["id"],
+                data=task.get("data") or {},
+                is_labeled=bool(task.get("is_labeled")),
+                annotations=tuple(task.get("annotations") or ()),
+                updated=task["updated_at"],
+            )
+            for task in found
+        ]
+
+    def newest_change(self, project_id: int) -> str:
+        """When a task changed last, for changed(); the beginning of time where there is none."""
+        found = self.request(
+            f"read the tasks of project {project_id}",
+            "GET",
+            "api/tasks/",
+            params={
+                "project": project_id,
+                "page_size": 1,
+                "query": json.dumps({"ordering": ["-tasks:updated_at"]}),
+                "include": "id,updated_at",
+                "resolve_uri": "false",
+            },
+        )["tasks"]
+        return found[0]["updated_at"] if found else BEGINNING
+
+    def tasks_after(self, project_id: int, task_id: int) -> list[Task]:
+        """The tasks with a larger id, which are newer; by id."""
+        condition = {"operator": "greater", "type": "Number", "value": task_id}
+        found = self._tasks(
+            project_id,
+            include="id,data,is_labeled",
+            resolve_uri="false",
+            filters={"conjunction": "and", "items": [{"filter": "filter:tasks:id", **condition}]},
+        )
+        return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
 
     def _tasks(
         self, project_id: int, filters: Mapping[str, Any] | None = None, **params: Any

@@ -28,6 +28,7 @@ from backend.settings import Settings
 MAX_ERRORS = 20
 MAX_MESSAGE = 2000  # characters
 RESERVE = "errors-reserve.json"
+FOLLOWS, ORDER, POOL = "follows.json", "order.json", "pool.json"
 RESERVED = 16_384  # bytes
 
 
@@ -236,10 +237,6 @@ class ProjectFolder:
         """Add a round, or replace the one with the same version."""
         kept = [e for e in self.history() if e["version"] != entry["version"]]
         self.write("history.json", [*kept, entry])
-
-    def predictions(self, version: str) -> dict[str, Any] | None:
-        """What was pushed under a version."""
-        return self.read(f"rounds/{version}/predictions.json", None)
 
     def release_models(self, version: str) -> dict[str, tuple[str, str]]:
         """(learner, its version) by control, of a release; empty before the first round."""

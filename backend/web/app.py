@@ -27,6 +27,7 @@ from backend.web.predicting import (
     PENDING_VERSION,
     ConfigNotUnderstood,
     Predictor,
+    order_version,
     serving_version,
 )
 from backend.web.status import duration, status
@@ -91,7 +92,8 @@ def create_app(settings: Settings) -> Flask:
     def setup() -> dict[str, Any]:
         body = bodies.read(request, SetupBody)
         project = _connected(settings, projects, bodies.project_id(body.project))
-        return {"model_version": serving_version(projects.folder(project.id)) or PENDING_VERSION}
+        folder = projects.folder(project.id)
+        return {"model_version": order_version(folder) or PENDING_VERSION}
 
     @app.post("/predict")
     def predict() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Answers to /predict: what was pushed where there is something, else the model that serves.
 
-The models' answers are stored as they are pushed to Label Studio, so most questions are answered
-from a file. A task that is newer than that, or labelled, is scored here: its clip is fetched, one
+Every step leaves what the model says of all recordings in a file, so most questions are answered
+from there. A task that is newer than that, or labelled, is scored here: its clip is fetched, one
 thread loads the model that serves (torch is imported then, not before) and scores it on the CPU, so
 that a training on the GPU isn't disturbed. Whoever can't be answered in time gets an answer that
 says so by its version, and Label Studio asks again.
@@ -9,7 +9,6 @@ says so by its version, and Label Studio asks again.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -17,13 +16,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from after_model.model_store import ModelStoreError
 from backend.settings import Settings
-from backend.store.projects import Project, ProjectFolder
+from backend.store import scores
+from backend.store.projects import ORDER, Project, ProjectFolder
 
 if TYPE_CHECKING:
     from after_model.classifier import EmotionClassifier
@@ -67,19 +66,10 @@ def serving_version(folder: ProjectFolder) -> str | None:
         return None
 
 
-def stored_predictions(folder: ProjectFolder, version: str) -> dict[str, Any]:
-    """What was pushed under a version, {} where nothing was; parsed once until it changes."""
-    path = folder.path / "rounds" / version / "predictions.json"
-    try:
-        stat = path.stat()
-        return _parsed(path, stat.st_mtime_ns, stat.st_size)
-    except FileNotFoundError:
-        return {}
-
-
-@lru_cache(maxsize=4)
-def _parsed(path: Path, _mtime_ns: int, _size: int) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def order_version(folder: ProjectFolder) -> str | None:
+    """The version that Label Studio serves by; None before the first order."""
+    order = folder.read(ORDER, {})
+    return order.get("version")
 
 
 class Predictor:
@@ -101,26 +91,26 @@ class Predictor:
 
         Raises ConfigNotUnderstood.
         """
-        version = serving_version(folder)
-        if version is None or not tasks:
+        release = serving_version(folder)
+        version = order_version(folder) or release
+        if release is None or version is None or not tasks:
             return [pending() for _ in tasks]
-        stored = stored_predictions(folder, version)
-        same = unchanged(label_config, folder.snapshot(version)["controls"])
-        known = stored.get("tasks", {})
+        said = scores.read(folder.path)
+        same = unchanged(label_config, folder.snapshot(release)["controls"])
         skipped = _skipped(folder)
         answers: dict[int, dict[str, Any]] = {}
         missing: dict[int, Mapping[str, Any]] = {}
         for key, data in tasks:
-            entry = known.get(str(key))
-            if entry is not None:
-                answers[key] = _answer(version, same, entry["score"], entry["probs"])
+            probs = said.of(key) if said is not None else {}
+            if probs:
+                answers[key] = _answer(version, same, _mean_confidence(probs), probs)
             elif str(key) in skipped:
                 answers[key] = _unreadable(version)
             else:
                 missing[key] = data
         if missing and same and self._room.acquire(blocking=False):
             try:
-                answers |= self._compute(project, folder, version, same, missing)
+                answers |= self._compute(project, folder, version, release, same, missing)
             finally:
                 self._room.release()
         return [answers.get(key) or pending() for key, _ in tasks]
@@ -130,12 +120,13 @@ class Predictor:
         project: Project,
         folder: ProjectFolder,
         version: str,
+        release: str,
         controls: Sequence[Control],
         tasks: Mapping[int, Mapping[str, Any]],
     ) -> dict[int, dict[str, Any]]:
         """Answers by the model; tasks that there was no time for are left out."""
         deadline = time.monotonic() + DEADLINE_S
-        models = folder.releases.metadata(version)["models"]
+        models = folder.releases.metadata(release)["models"]
         controls = [control for control in controls if control.name in models]
         if not controls:
             return {}
@@ -154,8 +145,7 @@ class Predictor:
             except Unanswered as problem:
                 log.warning("project=%d task=%d not answered: %s", project.id, key, problem)
                 break
-            score = sum(confidence(row) for row in probs.values()) / len(probs)
-            answers[key] = _answer(version, controls, score, probs)
+            answers[key] = _answer(version, controls, _mean_confidence(probs), probs)
         return answers
 
 
@@ -226,6 +216,10 @@ def confidence(probs: Sequence[float]) -> float:
         return 1.0
     entropy = -sum(p * math.log(p) for p in probs if p > 0)
     return min(1.0, max(0.0, 1 - entropy / math.log(len(probs))))
+
+
+def _mean_confidence(probs: Mapping[str, Sequence[float]]) -> float:
+    return sum(confidence(row) for row in probs.values()) / len(probs)
 
 
 def unchanged(label_config: str | None, stored: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:

@@ -6,17 +6,17 @@ file that can't be read costs its own section, which then says so.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backend.settings import Settings
+from backend.store import scores
 from backend.store.projects import Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
 
@@ -252,36 +252,14 @@ def _entropy(folder: ProjectFolder, serving: str | None, reader: _Reader) -> dic
     """How many recordings of the pool the model is how unsure of; None before a model serves."""
     if serving is None:
         return None
-    path = folder.path / "rounds" / serving / "predictions.json"
-    counts = reader.checked(path.name, lambda: _histogram(path), None)
-    if not counts or not sum(counts):
+    said = reader.checked(scores.FILE, lambda: scores.read(folder.path), None)
+    if said is None or not said.probs:
         return None
-    return {"version": serving, "bins": list(counts), "count": sum(counts)}
-
-
-def _histogram(path: Path) -> tuple[int, ...]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return ()
-    return _counted(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _counted(path: Path, _mtime_ns: int, _size: int) -> tuple[int, ...]:
-    """Recordings by normalised entropy, the mean over controls, in bins from 0 to 1."""
-    counts = [0] * BINS
-    for entry in json.loads(path.read_text(encoding="utf-8"))["tasks"].values():
-        rows = [row for row in entry.get("probs", {}).values() if len(row) > 1]
-        if rows:
-            mean = sum(_normalised_entropy(row) for row in rows) / len(rows)
-            counts[min(BINS - 1, int(mean * BINS))] += 1
-    return tuple(counts)
-
-
-def _normalised_entropy(probs: Sequence[float]) -> float:
-    entropy = -sum(p * math.log(p) for p in probs if p > 0)
-    return min(1.0, max(0.0, entropy / math.log(len(probs))))
+    confidence = said.confidence()
+    counts, _ = np.histogram(1 - confidence[~np.isnan(confidence)], bins=BINS, range=(0, 1))
+    if not counts.sum():
+        return None
+    return {"version": said.version, "bins": counts.tolist(), "count": int(counts.sum())}
 
 
 def _skipped(tasks: dict[str, Any], unreadable: dict[str, Any]) -> list[dict[str, str]]:

@@ -1,9 +1,9 @@
-"""The worker: it runs the jobs and watches which project needs one.
+"""The worker: it watches the projects, keeps their order up to date and runs the jobs they need.
 
-Once a second it reads the counters that webhooks move. Where one moved, and every minute in any
-case, it asks Label Studio what is true, compares that with what is known here, and queues a job. So
-an event that was lost, or that came while a job was running, leads to the same job a little later,
-and a storm of events to no more than one job at a time.
+A few times a second it reads the counters that webhooks move. Where one moved, and every minute in
+any case, it asks Label Studio what changed (intake.py), pushes the next window (ordering.py), and
+queues the job that is needed. So an event that was lost leads to the same a little later, and a
+storm of events to no more than one job at a time. Jobs run beside and hold no window up.
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from dbos import DBOS
 
 from backend.label_studio import labeling
-from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
+from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, ProjectInfo
 from backend.settings import Settings, SettingsError
 from backend.store import learners
-from backend.store.projects import Project, ProjectFolder, Projects
-from backend.worker.queueing import ACTIVE, QUEUE, enqueue, project_of
-from backend.worker.rounds import current_labels
+from backend.store.projects import POOL, Project, ProjectFolder, Projects
+from backend.worker.intake import Changes, Intake, Votes
+from backend.worker.ordering import IDLE_S, Order, Orderer
+from backend.worker.queueing import QUEUE, enqueue
+from backend.worker.warm import WarmProcess
 from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
 
 log = logging.getLogger("after.worker")
 
 HEARTBEAT_S = 5.0
 SILENT_S = 60.0  # a worker that said nothing for so long is dead: its jobs are taken over
-LOOK_SHARE = 0.2  # of the time may go into asking Label Studio, however large the project is
+LOOKS_AT_ONCE = 4  # projects
+LONGEST_PAUSE_S = 60.0  # after a look that failed
+DECIDE_S = 1.0  # between decisions on a job
+SETTLED_S = 3.0  # without another new task: the import is over
+FULL_LOOK_S, FULL_LOOK_SHARE = 3600.0, 0.01  # listing everything: so rarely, and so little time
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Known:
     serving: str | None  # the release that serves
     learners: frozenset[str]  # of the controls in its snapshot
     tasks: frozenset[int]
-    labels: dict[str, dict[str, list[list[str]]]]  # that the last round trained on
+    labels: Votes  # that the last round trained on
     rounds: int  # finished, since the bootstrap of this label space
     start: int
     round_size: int
@@ -52,132 +59,218 @@ class Known:
 
 @dataclass(frozen=True)
 class Truth:
-    """What Label Studio says; tasks is None where nothing hints at a change."""
+    """What Label Studio says."""
 
     learners: frozenset[str]
-    labels: dict[str, dict[str, list[list[str]]]]
-    tasks: frozenset[int] | None
+    labels: Votes
+    tasks: frozenset[int]
     train_pressed: bool
 
 
-def needed(known: Known, truth: Truth) -> str | None:
-    """The job that a project needs: "bootstrap", "extend", "round" or None."""
+def needed(known: Known, truth: Truth) -> list[str]:
+    """The jobs that a project needs, most urgent first: "bootstrap", "extend", "round"."""
     if known.serving is None or truth.learners != known.learners:
-        return "bootstrap"
-    if truth.tasks is not None and truth.tasks != known.tasks:
-        return "extend"
+        return ["bootstrap"]
+    jobs = ["extend"] if truth.tasks != known.tasks else []
     labelled = {task for votes in truth.labels.values() for task in votes}
-    if truth.train_pressed and labelled:
-        return "round"
     enough = known.round_size if known.rounds else max(known.start, 1)
-    return "round" if labelled and changed(known.labels, truth.labels) >= enough else None
+    changed = len(different(known.labels, truth.labels))
+    if labelled and (truth.train_pressed or changed >= enough):
+        jobs.append("round")
+    return jobs
 
 
-def changed(
-    before: dict[str, dict[str, list[list[str]]]], after: dict[str, dict[str, list[list[str]]]]
-) -> int:
+def fair(jobs: Sequence[str], last: str | None) -> str | None:
+    """The job to do: not again what was done last while another one waits."""
+    others = [job for job in jobs if job != last]
+    return next(iter(others or jobs), None)
+
+
+def different(before: Votes, after: Votes) -> set[int]:
     """Tasks whose label is new, another, or gone."""
-    tasks = set()
+    tasks: set[int] = set()
     for control in {*before, *after}:
         old, new = before.get(control, {}), after.get(control, {})
-        tasks |= {task for task in {*old, *new} if old.get(task) != new.get(task)}
-    return len(tasks)
+        tasks |= {int(task) for task in {*old, *new} if old.get(task) != new.get(task)}
+    return tasks
 
 
 @dataclass
-class _Look:
-    """When a project was last looked at, and how long the next look has to wait."""
+class _State:
+    """What the worker knows of a project from look to look."""
 
     counters: tuple[int, int, int] = (-1, -1, -1)
-    at: float = field(default_factory=lambda: -1e9)
+    at: float = -1e9  # of the last look that was due
     not_before: float = 0.0
+    failures: int = 0
+    full_at: float = -1e9
+    full_took: float = 0.0
+    intake: Intake | None = None
+    order: Order = field(default_factory=Order)
+    known: frozenset[int] = frozenset()  # tasks of the last bootstrap or extension
+    pool: str = ""  # the mark of that
+    undecided: bool = True  # something may need a job
+    decide_at: float = -1e9
+    imported_at: float | None = None  # when a task was last seen that isn't known
+    last_job: str | None = None
+    info: ProjectInfo | None = None
 
 
 class Watcher:
-    """Looks at every project and queues what it needs."""
+    """Looks at every project, queues the jobs it needs and keeps its order up to date."""
 
     def __init__(self, settings: Settings, projects: Projects, jobs: Jobs) -> None:
         self.settings = settings
         self.projects = projects
         self.jobs = jobs
-        self._looks: dict[int, _Look] = {}
+        self.warm = WarmProcess(settings)
+        self._orderer = Orderer(settings, self.warm)
+        self._states: dict[int, _State] = {}
+        self._looking: dict[int, Future[None]] = {}
+        self._threads = ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look")
 
     def tick(self, now_s: float) -> None:
-        """One look at everything; an error of one project disturbs no other."""
-        busy = {
-            project_of(job.workflow_id)
-            for job in DBOS.list_workflows(
-                status=ACTIVE, workflow_id_prefix="project-", load_input=False, load_output=False
-            )
-        }
-        for project in self.projects.all():
-            if project.id in busy or project.paused:
+        """Begin a look at every project that isn't looked at already; disturbs no other."""
+        projects = self.projects.all()
+        for project in projects:
+            running = self._looking.get(project.id)
+            if project.paused or (running is not None and not running.done()):
                 continue
-            folder = self.projects.folder(project.id)
-            try:
-                self._look(project, folder, now_s)
-            except LabelStudioUnavailable as error:
-                log.warning("project=%d label_studio=away reason=%s", project.id, error)
-                self._looks[project.id].not_before = now_s + 10
-            except (LabelStudioError, ValueError, OSError) as error:
-                log.error("project=%d look failed: %s", project.id, error)
-                folder.note_error("watching", str(error))
-                self._looks[project.id].not_before = now_s + self.settings.reconcile_s
+            self._looking[project.id] = self._threads.submit(self.look, project, now_s)
+        for gone in set(self._states) - {project.id for project in projects}:
+            self._states.pop(gone)
 
-    def _look(self, project: Project, folder: ProjectFolder, now_s: float) -> None:
-        look = self._looks.setdefault(project.id, _Look())
-        counters = (project.events, project.task_events, project.train_requests)
+    def look(self, project: Project, now_s: float) -> None:
+        """One look; whatever goes wrong is told to the project's people, and tried again later."""
+        state = self._states.setdefault(project.id, _State())
+        if now_s < state.not_before:
+            return
+        folder = self.projects.folder(project.id)
+        try:
+            self._look(project, folder, state, now_s)
+            state.failures = 0
+        except Exception as error:
+            state.failures += 1
+            state.intake = None  # what was half taken in is read anew
+            state.not_before = now_s + min(LONGEST_PAUSE_S, 2.0**state.failures)
+            if isinstance(error, LabelStudioUnavailable):
+                log.warning("project=%d label_studio=away reason=%s", project.id, error)
+                return
+            log.exception("project=%d look failed", project.id)
+            folder.note_error("watching", str(error) or repr(error))
+
+    def close(self) -> None:
+        self.warm.close()
+
+    def _look(self, project: Project, folder: ProjectFolder, state: _State, now_s: float) -> None:
         wanted = folder.read("rollback.json", None)
         if wanted is not None:
             if enqueue(self.jobs.serve, project.id, wanted["version"]):
                 folder.delete(["rollback.json"])
             return
-        moved = counters != look.counters
-        due = now_s - look.at >= self.settings.reconcile_s
-        if now_s < look.not_before or not (moved or due) or _holding(folder, project):
-            return
-        started = time.monotonic()
-        job = self._needed(project, folder, moved)
-        took = time.monotonic() - started
-        look.at, look.not_before = now_s, now_s + took / LOOK_SHARE
-        if job is None or enqueue(getattr(self.jobs, job), project.id):
-            look.counters = counters
-            self._note_seen(folder, train_requests=project.train_requests)
-        if job is not None:
-            log.info("project=%d queued=%s", project.id, job)
-
-    def _needed(self, project: Project, folder: ProjectFolder, moved: bool) -> str | None:
+        counters = (project.events, project.task_events, project.train_requests)
+        due = now_s - state.at >= self.settings.reconcile_s
         client = LabelStudio(project.url, project.api_key)
-        info = client.project(project.id)
+        if due or state.intake is None:
+            self._check(client, project, folder, state, now_s)
+        elif counters != state.counters:
+            self._take_in(state, state.intake.refresh(client, project.id), now_s)
+        state.undecided = state.undecided or counters != state.counters
+        state.counters = counters
+        if state.intake is None:  # no task yet, or no question
+            return
+        self._orderer.advance(client, project, folder, state.intake, state.order, now_s)
+        if state.undecided and now_s >= state.decide_at and not _holding(folder, project):
+            state.decide_at = now_s + DECIDE_S
+            state.undecided = not self._decide(project, folder, state, now_s)
+        quiet = now_s - state.order.last_change > IDLE_S
+        if quiet and state.order.version and not state.order.tidy:
+            self._orderer.tidy_up(
+                client, project.id, state.order,
+                lambda: self.projects.get(project.id).events != project.events,
+            )  # fmt: skip
+
+    def _check(
+        self,
+        client: LabelStudio,
+        project: Project,
+        folder: ProjectFolder,
+        state: _State,
+        now_s: float,
+    ) -> None:
+        """What no event tells: another config, deleted tasks, an order that is no longer ours."""
+        state.at, state.undecided = now_s, True
+        state.info = info = client.project(project.id)
         if not info.task_number:
-            return None
+            state.intake = None
+            return
         controls = labeling.controls(info.label_config)
+        intake = state.intake
+        whole = intake is None or intake.controls != controls
+        if intake is not None and not whole:
+            self._take_in(state, intake.refresh(client, project.id), now_s)
+            whole = info.task_number != len(intake.tasks) or (
+                now_s - state.full_at > max(FULL_LOOK_S, state.full_took / FULL_LOOK_SHARE)
+            )
+        if whole:
+            started = time.monotonic()
+            before = intake.votes if intake is not None else {}
+            state.intake = Intake.read(client, project.id, controls)
+            state.full_at, state.full_took = now_s, time.monotonic() - started
+            state.order.note(different(before, state.intake.votes), now_s)
+        if state.order.version and info.model_version != state.order.version:
+            state.order.follows = ""  # somebody changed it: push anew
+
+    def _take_in(self, state: _State, changes: Changes, now_s: float) -> None:
+        state.order.note(changes.relabelled, now_s)
+        if changes.new:
+            state.imported_at, state.undecided = now_s, True
+
+    def _decide(self, project: Project, folder: ProjectFolder, state: _State, now_s: float) -> bool:
+        """Queue the job that the project needs; whether nothing is left to decide."""
+        assert state.intake is not None
+        if state.imported_at is not None and now_s - state.imported_at < SETTLED_S:
+            return False  # an import is still running: one job for all of it
+        mark = str(folder.read(POOL, {}).get("mark", ""))
+        if mark != state.pool or not state.known:
+            state.known, state.pool = frozenset(folder.tasks()), mark
+        seen = folder.read("seen.json", {})
+        pressed = project.train_requests > seen.get("train_requests", 0)
+        needs = needed(
+            self._known(folder, state),
+            Truth(
+                learners=frozenset(learners.describe(c)["learner"] for c in state.intake.controls),
+                labels=state.intake.votes,
+                tasks=frozenset(state.intake.tasks),
+                train_pressed=pressed,
+            ),
+        )
+        self._note_seen(folder, labelled=len(state.intake.labelled))
+        job = fair(needs, state.last_job)
+        if job is None:
+            return True
+        if not enqueue(getattr(self.jobs, job), project.id):
+            return False
+        log.info("project=%d queued=%s", project.id, job)
+        state.last_job, state.imported_at = job, None
+        if job != "extend":
+            self._note_seen(folder, train_requests=project.train_requests)
+        return len(needs) == 1
+
+    def _known(self, folder: ProjectFolder, state: _State) -> Known:
         serving = folder.releases.current()
-        tasks = frozenset(folder.tasks())
         sizes = folder.read("plan.json", {})
         snapshot = folder.snapshot(serving) if serving else {"controls": []}
         described = frozenset(control["learner"] for control in snapshot["controls"])
-        known = Known(
+        return Known(
             serving=serving,
             learners=described,
-            tasks=tasks,
+            tasks=state.known,
             labels=folder.read("trained-on.json", {}),
             rounds=sum(learners.rounds_of(folder, learner) for learner in described),
             start=sizes.get("start", 1),
             round_size=self.settings.round_size or sizes.get("round_size", 1),
         )
-        recounted = moved or info.task_number != len(tasks)
-        truth = Truth(
-            learners=frozenset(learners.describe(c)["learner"] for c in controls),
-            labels=current_labels(client, project.id) if serving else {},
-            tasks=frozenset(t.id for t in client.tasks(project.id)) if recounted else None,
-            train_pressed=project.train_requests
-            > folder.read("seen.json", {}).get("train_requests", 0),
-        )
-        if truth.labels:
-            labelled = {task for votes in truth.labels.values() for task in votes}
-            self._note_seen(folder, labelled=len(labelled))
-        return needed(known, truth)
 
     def _note_seen(self, folder: ProjectFolder, **values: int) -> None:
         """What the last look found; the status page shows it."""
@@ -238,6 +331,7 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
             log.exception("watching failed")
     log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
     jobs.stopping.set()
+    watcher.close()
     for child in list(jobs.children):
         child.kill()
     logging.shutdown()

@@ -19,18 +19,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfiguredInstance
 
+from backend.compute.orders import at_random
 from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
-from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
+from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
+from backend.label_studio.reading import Task
 from backend.settings import Settings
-from backend.store import learners
-from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
+from backend.store import learners, scores
+from backend.store.projects import FOLLOWS, Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
+from backend.worker.ordering import follows
 
 log = logging.getLogger("after.jobs")
 
@@ -39,7 +43,7 @@ JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (comp
 APPLICATION_VERSION = "after-jobs-1"
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for Label Studio to come back
 POLL_S = 0.2
-PUSH_STAGE, FETCH_STAGE, WAIT_STAGE = "sending to Label Studio", "reading audio", "waiting"
+FETCH_STAGE, WAIT_STAGE = "reading audio", "waiting"
 
 Result = TypeVar("Result")
 
@@ -71,8 +75,8 @@ class Jobs(DBOSConfiguredInstance):
             self.repair(project_id)
             version = self.begin_bootstrap(project_id)
             self.read_tasks(project_id, version)
+            self.first_order(project_id, version)
             self.compute(project_id, "bootstrap", version)
-            self.push(project_id, version)
             self.publish(project_id, version)
             return version
         return "failed"
@@ -83,10 +87,8 @@ class Jobs(DBOSConfiguredInstance):
             version = self.begin_round(project_id)
             if version is None:
                 return "nothing is labelled"
-            self.read_tasks(project_id, version)
             self.compute(project_id, "round", version)
-            if self.promoted(project_id, version):
-                self.push(project_id, version)
+            self.trained(project_id, version)
             self.publish(project_id, version)
             return version
         return "failed"
@@ -97,7 +99,6 @@ class Jobs(DBOSConfiguredInstance):
             version = self.serving(project_id)
             self.read_tasks(project_id, version)
             self.compute(project_id, "extend", version)
-            self.push(project_id, version)
             self.finish(project_id)
             return version
         return "failed"
@@ -105,9 +106,7 @@ class Jobs(DBOSConfiguredInstance):
     @DBOS.workflow(name="serve")
     def serve(self, project_id: int, version: str) -> str:
         with self._reported(project_id, f"rollback to {version}"):
-            self.read_tasks(project_id, version)
             self.compute(project_id, "rescore", version)
-            self.push(project_id, version)
             self.make_current(project_id, version)
             return version
         return "failed"
@@ -161,25 +160,26 @@ class Jobs(DBOSConfiguredInstance):
         project, folder = self._project(project_id)
         self._patiently(project, lambda: self._read_tasks(project, folder, version))
 
+    @DBOS.step(name="first order")
+    def first_order(self, project_id: int, version: str) -> None:
+        """People can begin at once where the start is random: features come behind."""
+        _, folder = self._project(project_id)
+        if self.settings.learner_config().start == "random" and not follows(folder):
+            order = at_random(self.settings.seed, version, folder.tasks())
+            scores.write(folder.path, order)
+            folder.write(FOLLOWS, {"release": version, "at": time.time()})
+
     @DBOS.step(name="compute")
     def compute(self, project_id: int, work: str, version: str) -> None:
         """The heavy part, in a process of its own (compute.py)."""
         self._run_child(self._project(project_id)[1], work, version)
 
-    @DBOS.step(name="promoted")
-    def promoted(self, project_id: int, version: str) -> bool:
-        """Whether a round has a model that should serve."""
+    @DBOS.step(name="trained")
+    def trained(self, project_id: int, version: str) -> None:
+        """Raises JobFailed for a round that had nothing to learn from."""
         _, folder = self._project(project_id)
-        trained = folder.read(f"rounds/{version}/trained.json", {})
-        if not trained:
+        if not folder.read(f"rounds/{version}/trained.json", {}):
             raise JobFailed("no label belongs to a recording that can be read")
-        return any(result["promoted"] for result in trained.values())
-
-    @DBOS.step(name="push")
-    def push(self, project_id: int, version: str) -> None:
-        """The version's predictions for what is unlabelled now; others of AFTER's go."""
-        project, folder = self._project(project_id)
-        self._patiently(project, lambda: self._push(project, folder, version))
 
     @DBOS.step(name="publish")
     def publish(self, project_id: int, version: str) -> None:
@@ -292,69 +292,50 @@ class Jobs(DBOSConfiguredInstance):
         if (folder.path / "cancel").exists():
             raise JobCancelled
 
+    def _listed(
+        self, client: LabelStudio, project_id: int, known: dict[int, TaskRecord]
+    ) -> list[Task]:
+        """The project's tasks; only those that are new where that is all that happened."""
+        new = client.tasks_after(project_id, max(known, default=0))
+        if len(known) + len(new) != client.project(project_id).task_number:
+            return client.tasks(project_id)
+        old = [
+            Task(key, dict(record.audio), record.labelled) for key, record in sorted(known.items())
+        ]
+        return old + new
+
     def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:
         client = self._client(project)
         keys = {control["audio_key"] for control in folder.snapshot(version)["controls"]}
         known = folder.tasks()
         tasks: dict[int, TaskRecord] = {}
-        wanted: dict[str, str] = {}
-        for task in client.tasks(project.id):
+        wanted: dict[str, list[tuple[int, str]]] = {}  # who wants each address: several may
+        for task in self._listed(client, project.id, known):
             audio = {key: task.data[key] for key in sorted(keys) if task.data.get(key)}
             before = known.get(task.id)
             same = before is not None and before.audio == audio and before.error is None
             path = dict(before.path) if before is not None and same else {}
             error = None if audio else f"the task has no audio under {', '.join(sorted(keys))}"
             tasks[task.id] = TaskRecord(audio, path, error, task.is_labeled)
-            wanted |= {f"{task.id}-{key}": uri for key, uri in audio.items() if key not in path}
+            for key, uri in audio.items():
+                if key not in path:
+                    wanted.setdefault(str(uri), []).append((task.id, key))
         started = time.time()
 
         def progress(stage: str, done: float, total: float) -> None:
             self._check(folder)
             folder.note_progress(version, FETCH_STAGE, done, total, started)
 
-        fetched = recordings.fetch(client, folder.audio, wanted, self.settings, progress=progress)
+        items = {f"{users[0][0]}-{users[0][1]}": uri for uri, users in wanted.items()}
+        fetched = recordings.fetch(client, folder.audio, items, self.settings, progress=progress)
         for name, result in fetched.items():
-            task_id, key = name.split("-", 1)
-            record = tasks[int(task_id)]
-            if result.path is None:
-                tasks[int(task_id)] = TaskRecord(
-                    record.audio, record.path, result.error, record.labelled
-                )
-            else:
-                record.path[key] = result.path.relative_to(folder.path).as_posix()
+            for task_id, key in wanted[items[name]]:
+                record = tasks[task_id]
+                if result.path is None:
+                    tasks[task_id] = replace(record, error=result.error)
+                else:
+                    record.path[key] = result.path.relative_to(folder.path).as_posix()
         folder.save_tasks(tasks)
-
-    def _push(self, project: Project, folder: ProjectFolder, version: str) -> None:
-        client = self._client(project)
-        content = folder.predictions(version)
-        if content is None:
-            raise JobFailed(f"the predictions of {version} are gone; press Train to make new ones")
-        controls = {c["name"]: learners.control(c) for c in content["controls"]}
-        unlabelled = [task.id for task in client.tasks(project.id) if not task.is_labeled]
-        predictions = [
-            Prediction(
-                task=task,
-                score=entry["score"],
-                result=[
-                    labeling.result(controls[name], probs) for name, probs in entry["probs"].items()
-                ],
-                cluster=entry["cluster"],
-            )
-            for task in unlabelled
-            if (entry := content["tasks"].get(str(task))) is not None
-        ]
-        started = time.time()
-
-        def progress(done: float, total: float) -> None:
-            folder.note_progress(version, PUSH_STAGE, done, total, started)
-
-        begun = self.projects.get(project.id).events
-        enough = self.settings.round_size or folder.read("plan.json", {}).get("round_size", 1)
-
-        def hurry() -> bool:  # labels for another round have come meanwhile
-            return self.projects.get(project.id).events - begun >= enough
-
-        client.push(project.id, version, predictions, progress=progress, hurry=hurry)
 
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""

@@ -1,0 +1,111 @@
+"""What people did in a project, kept up to date by what changed since the last look.
+
+Label Studio is the truth: everything is read once, after that only tasks that changed after the
+newest change known (creating, changing, deleting and skipping annotations all move a task's
+`updated_at`). Only deleted tasks don't show so; the number of tasks tells of them, and then all are
+listed again. A worker that starts anew reads everything anew, so nothing of this needs to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from backend.label_studio import labeling
+from backend.label_studio.labeling import Control
+from backend.label_studio.predictions import LabelStudio
+from backend.label_studio.reading import BEGINNING, ChangedTask
+
+# What is committed later may have an earlier time: a change is looked for this long again.
+OVERLAP = timedelta(seconds=5)
+
+Votes = dict[str, dict[str, list[list[str]]]]
+"""Labels by control and task, one list an annotator."""
+
+
+@dataclass
+class Intake:
+    """The labels of one project as Label Studio has them.
+
+    votes: by control, of tasks that have any. finished: tasks that Label Studio wants no label
+    for any more. tasks: all ids. audio: the audio addresses of tasks that are new or changed,
+    taken by whoever fetches. since: the newest change seen.
+    """
+
+    controls: tuple[Control, ...]
+    votes: Votes = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+    tasks: set[int] = field(default_factory=set)
+    since: str = BEGINNING
+    _seen: dict[int, str] = field(default_factory=dict)  # changes of the last seconds, by task
+
+    @classmethod
+    def read(cls, client: LabelStudio, project_id: int, controls: Sequence[Control]) -> Intake:
+        """Everything, by listing all tasks and those that are annotated."""
+        since = client.newest_change(project_id)
+        tasks = client.tasks(project_id)
+        intake = cls(
+            controls=tuple(controls),
+            finished={task.id for task in tasks if task.is_labeled},
+            tasks={task.id for task in tasks},
+            since=since,
+        )
+        for task in client.annotated(project_id):
+            intake._note_votes(task["id"], task["annotations"])
+        return intake
+
+    def refresh(self, client: LabelStudio, project_id: int) -> Changes:
+        """Take in what changed since; what it was."""
+        found = client.changed(project_id, _earlier(self.since, OVERLAP))
+        fresh = [task for task in found if self._seen.get(task.id) != task.updated]
+        changes = self.note(fresh)
+        self.since = max([self.since, *(task.updated for task in found)])
+        oldest = _earlier(self.since, OVERLAP)
+        self._seen = {task.id: task.updated for task in found if task.updated >= oldest}
+        return changes
+
+    def note(self, changed: Iterable[ChangedTask]) -> Changes:
+        """Take in the present state of some tasks."""
+        new, relabelled = set(), set()
+        for task in changed:
+            if task.id not in self.tasks:
+                new.add(task.id)
+                self.tasks.add(task.id)
+            (self.finished.add if task.is_labeled else self.finished.discard)(task.id)
+            if self._note_votes(task.id, task.annotations):
+                relabelled.add(task.id)
+        return Changes(frozenset(new), frozenset(relabelled))
+
+    @property
+    def labelled(self) -> set[str]:
+        """Tasks with a label for any control."""
+        return {task for votes in self.votes.values() for task in votes}
+
+    def _note_votes(self, task: int, annotations: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the task's labels are others now."""
+        moved = False
+        for control in self.controls:
+            known = self.votes.setdefault(control.name, {})
+            before = known.pop(str(task), [])
+            given = labeling.votes(control, annotations)
+            if given:
+                known[str(task)] = given
+            moved = moved or given != before
+        return moved
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Tasks that came, and tasks whose labels are others than before."""
+
+    new: frozenset[int]
+    relabelled: frozenset[int]
+
+
+def _earlier(moment: str, by: timedelta) -> str:
+    """A moment of Label Studio's clock, in its own form, made earlier."""
+    if moment == BEGINNING:
+        return moment
+    return (datetime.fromisoformat(moment) - by).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
