@@ -30,7 +30,7 @@ from backend import settings as settings_module
 from backend.compute.ordering import plan, replan, scores
 from backend.compute.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder
+from backend.store.projects import ProjectFolder, Projects
 
 log = logging.getLogger("after.compute")
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(settings.compute_threads)
-    folder = ProjectFolder(settings.projects_folder / project)
+    folder = Projects(settings).folder(int(project))
     folder.delete(["failure.json"])
     try:
         WORK[work](settings, folder, version)
