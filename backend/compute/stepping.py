@@ -29,7 +29,7 @@ from backend.compute.orders import ANY, BEGUN, CHOSEN, START, UNCERTAIN, interle
 from backend.compute.pools import open_learner, skipped_by
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import ProjectFolder, TaskRecord
+from backend.store.projects import ProjectFolder, Projects, TaskRecord
 from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.stepping")
@@ -63,6 +63,7 @@ class Stepper:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._projects = Projects(settings)
         self._open: OrderedDict[str, tuple[str, Open]] = OrderedDict()
 
     def step(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Stepper:
         "estimate", "seconds"} and leaves what the model says of all recordings in scores.npz.
         """
         started = time.perf_counter()
-        folder = ProjectFolder(self.settings.projects_folder / request["project"])
+        folder = self._projects.folder(int(request["project"]))
         opened = self._opened(folder, request)
         labels: Mapping[str, Mapping[str, Any]] = request["labels"]
         finished = {int(task) for task in request["finished"]}

@@ -38,7 +38,7 @@ from backend.compute.orders import at_random, merged
 from backend.compute.pools import audio_path, open_learner, reporter, skipped_by
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import FOLLOWS, POOL, ProjectFolder
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects
 from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.compute")
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(settings.compute_threads)
-    folder = ProjectFolder(settings.projects_folder / project)
+    folder = Projects(settings).folder(int(project))
     folder.delete(["failure.json"])
     try:
         WORK[work](settings, folder, version)

@@ -67,7 +67,7 @@ def _section(
         return project_status(settings, project, folder, queue, now_s)
     except (TypeError, ValueError, KeyError, AttributeError):
         log.exception("project=%d can't be shown", project.id)
-        nothing = ProjectFolder(folder.path / "nothing")
+        nothing = ProjectFolder(folder.path.with_name("0"), folder.database)  # nobody's
         section = project_status(settings, project, nothing, queue, now_s)
         problem = f"What {folder.path} holds can't be shown; the backend's log says why."
         return section | {"problems": [problem]}
@@ -85,22 +85,24 @@ def project_status(
     reader = _Reader(folder)
     history = reader.entries("history.json")
     newest = history[-1] if history else {}
-    tasks = reader.mapping("tasks.json")
+    tasks = reader.checked("tasks", folder.task_count, 0)
     plan = reader.mapping("plan.json")
-    skipped = _skipped(tasks, reader.mapping("skipped.json"))
+    unusable = reader.checked("tasks", folder.unusable, {})
+    skipped = _skipped(unusable, reader.mapping("skipped.json"))
     errors = reader.entries("errors.json")
     running = _running(reader.mapping("progress.json"), now_s)
     serving = serving_version(folder) if folder.path.is_dir() else None
-    labels = _labels(tasks, newest, reader.mapping("seen.json"))
+    done = reader.checked("tasks", lambda: folder.task_count(labelled=True), 0)
+    labels = _labels(done, newest, reader.mapping("seen.json"))
     share = settings.budget_share or BUDGET_SHARE
-    budget = plan.get("budget") or newest.get("budget") or int(share * len(tasks) + 1e-9)
+    budget = plan.get("budget") or newest.get("budget") or int(share * tasks + 1e-9)
     return {
         "id": project.id,
         "title": project.title or f"Project {project.id}",
         "label_studio": f"{project.url}/projects/{project.id}/data",
         "adopted": project.adopted,
         "paused": project.paused,
-        "tasks": len(tasks),
+        "tasks": tasks,
         "labels": labels,
         "budget": budget,
         "budget_share": share,
@@ -133,11 +135,10 @@ def _queue(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
         return [], "The list of jobs can't be read; the backend's log says why."
 
 
-def _labels(tasks: dict[str, Any], newest: dict[str, Any], seen: dict[str, Any]) -> int:
+def _labels(done: int, newest: dict[str, Any], seen: dict[str, Any]) -> int:
     """Labels given so far: as the worker last saw them, else as the last round did."""
     if isinstance(seen.get("labelled"), int):
         return seen["labelled"]
-    done = sum(bool(task.get("labelled")) for task in tasks.values() if isinstance(task, dict))
     return max(done, int(newest.get("labelled", 0)))
 
 
@@ -262,13 +263,9 @@ def _entropy(folder: ProjectFolder, serving: str | None, reader: _Reader) -> dic
     return {"version": said.version, "bins": counts.tolist(), "count": int(counts.sum())}
 
 
-def _skipped(tasks: dict[str, Any], unreadable: dict[str, Any]) -> list[dict[str, str]]:
+def _skipped(unusable: dict[int, str], unreadable: dict[str, Any]) -> list[dict[str, str]]:
     """Clips that can't be used, and why: not fetched, or not readable."""
-    reasons = {
-        key: str(task["error"])
-        for key, task in tasks.items()
-        if isinstance(task, dict) and task.get("error")
-    }
+    reasons = {str(key): reason for key, reason in unusable.items()}
     reasons |= {key: str(reason) for key, reason in unreadable.items()}
     return [{"task": key, "reason": reason} for key, reason in reasons.items()]
 

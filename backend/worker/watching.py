@@ -233,7 +233,7 @@ class Watcher:
             return False  # an import is still running: one job for all of it
         mark = str(folder.read(POOL, {}).get("mark", ""))
         if mark != state.pool or not state.known:
-            state.known, state.pool = frozenset(folder.tasks()), mark
+            state.known, state.pool = folder.task_ids(), mark
         seen = folder.read("seen.json", {})
         pressed = project.train_requests > seen.get("train_requests", 0)
         needs = needed(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import SecretStr
 
 from backend.settings import Settings
 from backend.store.projects import ProjectFolder, Projects
@@ -54,6 +55,7 @@ class Backend:
             **settings,
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._projects: Projects | None = None
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -116,10 +118,13 @@ class Backend:
     # --- what it says and keeps ------------------------------------------------------------------
 
     def project_folder(self, project: int) -> ProjectFolder:
-        return ProjectFolder(self.data / "projects" / str(project))
+        return self.projects().folder(project)
 
     def projects(self) -> Projects:
-        return Projects(Settings(data=self.data))
+        if self._projects is None:  # once: this process must not open a database a poll
+            url = SecretStr(self.environment.get("AFTER_DATABASE_URL", ""))
+            self._projects = Projects(Settings(data=self.data, database_url=url))
+        return self._projects
 
     def status(self, project: int) -> dict[str, Any]:
         done = self.run("status", str(project), "--json")

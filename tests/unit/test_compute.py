@@ -18,7 +18,7 @@ from scipy.stats import entropy
 from backend.compute import pools
 from backend.compute import work as compute
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder, TaskRecord
+from backend.store.projects import ProjectFolder, Projects, TaskRecord
 
 CONTROL = {
     "name": "emotion", "to_name": "audio", "audio_key": "audio",
@@ -43,7 +43,7 @@ def settings(tmp_path: Path, tiny_backbone: Path) -> Settings:
 @pytest.fixture
 def folder(settings: Settings, recordings) -> ProjectFolder:
     """Twelve tasks; the audio of task 12 is no audio."""
-    result = ProjectFolder(settings.projects_folder / "7")
+    result = Projects(settings).folder(7)
     result.audio.mkdir(parents=True)
     tasks = {}
     for number, utterance in enumerate(recordings[:12], start=1):

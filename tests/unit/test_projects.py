@@ -30,8 +30,8 @@ def projects(tmp_path: Path) -> Projects:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> ProjectFolder:
-    return ProjectFolder(tmp_path / "7")
+def folder(projects: Projects) -> ProjectFolder:
+    return projects.folder(7)
 
 
 def test_a_project_is_found_again(projects):
@@ -112,11 +112,11 @@ def test_errors_come_newest_first_and_not_without_end(folder):
     assert folder.errors()[0]["message"] == "29"
 
 
-def test_tasks_keep_their_order(folder):
+def test_tasks_come_in_the_order_of_their_ids(folder):
     tasks = {3: TaskRecord({"audio": "a"}, {}), 1: TaskRecord({"audio": "b"}, {}, "bad", True)}
     folder.save_tasks(tasks)
     assert folder.tasks() == tasks
-    assert list(folder.tasks()) == [3, 1]
+    assert list(folder.tasks()) == [1, 3]
 
 
 def test_history_replaces_a_round_that_is_told_twice(folder):

@@ -1,0 +1,60 @@
+"""Tasks, what changed, and leases; tasks.json of every project becomes rows."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from backend.store.migrations import files
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "after_leases",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("token", sa.BigInteger, nullable=False),
+        sa.Column("expires", sa.Float, nullable=False),
+    )
+    op.create_table(
+        "after_changes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("project_id", sa.Integer, nullable=False),
+        sa.Column("task", sa.BigInteger),
+        sa.Column("annotation", sa.BigInteger),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("after_changes_of_project", "after_changes", ["project_id", "id"])
+    tasks = op.create_table(
+        "after_tasks",
+        sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("audio", sa.JSON, nullable=False),
+        sa.Column("path", sa.JSON, nullable=False),
+        sa.Column("error", sa.Text),
+        sa.Column("labelled", sa.Boolean, nullable=False),
+        sa.Column("speaker", sa.Text, nullable=False),
+    )
+    for project, stored in files.contents("tasks.json"):
+        op.bulk_insert(
+            tasks,
+            [
+                {
+                    "project_id": project,
+                    "id": int(key),
+                    "audio": task["audio"],
+                    "path": task["path"],
+                    "error": task.get("error"),
+                    "labelled": task.get("labelled", False),
+                    "speaker": "",
+                }
+                for key, task in stored.items()
+            ],
+        )
+
+
+def downgrade() -> None:
+    op.drop_table("after_tasks")
+    op.drop_table("after_changes")
+    op.drop_table("after_leases")
