@@ -42,6 +42,11 @@ class PoolScores:
             if not np.isnan(row).any()
         }
 
+    def place(self, task: int) -> float | None:
+        """Where `order` has the task, from 0 for the first to 1; None where it hasn't."""
+        found = np.flatnonzero(self.order == task)
+        return float(found[0] / len(self.order)) if len(found) else None
+
     def ranked(self) -> list[int]:
         """Tasks most wanted first: by `order`, then by rising confidence; others are left out."""
         confidence = self.confidence()

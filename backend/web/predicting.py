@@ -67,9 +67,9 @@ def serving_version(folder: ProjectFolder) -> str | None:
 
 
 def order_version(folder: ProjectFolder) -> str | None:
-    """The version that Label Studio serves by; None before the first order."""
-    order = folder.read(ORDER, {})
-    return order.get("version")
+    """What answers are called: the version that Label Studio serves by; None before a release."""
+    release = serving_version(folder)
+    return None if release is None else folder.read(ORDER, {}).get("version") or release
 
 
 class Predictor:
@@ -92,7 +92,7 @@ class Predictor:
         Raises ConfigNotUnderstood.
         """
         release = serving_version(folder)
-        version = order_version(folder) or release
+        version = order_version(folder)
         if release is None or version is None or not tasks:
             return [pending() for _ in tasks]
         said = scores.read(folder.path)
@@ -104,6 +104,8 @@ class Predictor:
             probs = said.of(key) if said is not None else {}
             if probs:
                 answers[key] = _answer(version, same, _mean_confidence(probs), probs)
+            elif said is not None and not said.probs and (place := said.place(key)) is not None:
+                answers[key] = _answer(version, same, place, {})  # there is no model yet
             elif str(key) in skipped:
                 answers[key] = _unreadable(version)
             else:

@@ -317,6 +317,7 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
     )
     watcher = Watcher(settings, projects, jobs)
     log.info("worker=%s ready projects=%d", name, len(projects.all()))
+    watcher.warm.warm_up()
     ready()
     beaten = -1e9
     while not stop.wait(settings.poll_s):

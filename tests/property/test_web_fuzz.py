@@ -30,7 +30,7 @@ def client(request, tmp_path_factory):
         label_studio_url="http://localhost:9", label_studio_api_key="k" * 40, **values,
     )  # fmt: skip
     folder = add_project(settings)
-    release(folder, "after-r01-n0016", {1: entry(0.5, 0.1, 0.7, 0.1, 0.1)})
+    release(folder, "after-r01-n0016", {1: entry(0.1, 0.7, 0.1, 0.1)})
     return make_client(settings)
 
 

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import entropy
 from web_fixtures import (
     CONFIG,
     FIRST,
@@ -150,30 +152,31 @@ def test_predict_before_the_first_model_answers_every_task(client):
 
 
 def test_predict_answers_from_what_was_pushed(client, settings):
-    stored = {1: entry(0.31, 0.1, 0.7, 0.1, 0.1), 2: entry(0.9, 0.97, 0.01, 0.01, 0.01)}
+    stored = {1: entry(0.1, 0.7, 0.1, 0.1), 2: entry(1, 0, 0, 0)}
     release(Projects(settings).folder(1), "after-r01-n0016", stored)
     answers = predict(client, [task(2), task(1)]).json["results"]
-    assert [a["score"] for a in answers] == [0.9, 0.31]
+    expected = [1, 1 - entropy([0.1, 0.7, 0.1, 0.1]) / np.log(4)]
+    assert [a["score"] for a in answers] == pytest.approx(expected, abs=1e-5)
     assert [a["result"][0]["value"]["choices"] for a in answers] == [["angry"], ["happy"]]
     assert {a["model_version"] for a in answers} == {"after-r01-n0016"}
 
 
 def test_predict_before_any_label_gives_the_order_without_a_choice(client, settings):
-    release(Projects(settings).folder(1), FIRST, {1: entry(0.25)})
+    release(Projects(settings).folder(1), FIRST, {1: entry(), 3: entry()})
     answer = predict(client, [task(1)]).json["results"]
-    assert answer == [{"model_version": FIRST, "score": 0.25, "result": []}]
+    assert answer == [{"model_version": FIRST, "score": 0.0, "result": []}]
 
 
 def test_predict_says_an_unreadable_clip_last_and_empty(client, settings):
     folder = Projects(settings).folder(1)
-    release(folder, FIRST, {1: entry(0.25)})
+    release(folder, FIRST, {1: entry(), 3: entry()})
     folder.write("skipped.json", {"2": "is silent"})
     answers = predict(client, [task(1), task(2)]).json["results"]
     assert answers[1] == {"model_version": FIRST, "score": 1.0, "result": []}
 
 
 def test_predict_after_the_labels_changed_waits_for_the_next_round(client, settings):
-    release(Projects(settings).folder(1), FIRST, {1: entry(0.31, 0.1, 0.7, 0.1, 0.1)})
+    release(Projects(settings).folder(1), FIRST, {1: entry(0.1, 0.7, 0.1, 0.1)})
     answers = predict(client, [task(1)], config=CONFIG.replace('"sad"', '"calm"')).json["results"]
     assert answers[0]["result"] == []
 
@@ -189,7 +192,7 @@ def test_predict_for_no_tasks(client):
 
 
 def test_predict_refuses_a_labeling_config_it_does_not_understand(client, settings):
-    release(Projects(settings).folder(1), FIRST, {1: entry(0.25)})
+    release(Projects(settings).folder(1), FIRST, {1: entry(), 3: entry()})
     response = predict(client, [task(1)], config="<View/>")
     assert response.status_code == 422
     assert "Choices" in response.json["error"]
@@ -402,7 +405,7 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(client, monkeypatch):
     def fail(*_):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("backend.web.app.serving_version", fail)
+    monkeypatch.setattr("backend.web.app.order_version", fail)
     response = client.post("/setup", json={"project": "1.1"})
     assert response.status_code == 500
     assert "secret detail" not in response.text
@@ -427,7 +430,7 @@ def test_pages_load_nothing_from_elsewhere(client):
 
 def test_metrics_count_labels_rounds_and_answers(client, settings):
     folder = Projects(settings).folder(1)
-    release(folder, FIRST, {1: entry(0.25)})
+    release(folder, FIRST, {1: entry(), 3: entry()})
     folder.save_tasks({1: record(), 2: record(labelled=True)})
     predict(client, [task(1), task(2)])
     text = client.get("/metrics").text

@@ -18,7 +18,8 @@ from scipy.stats import entropy
 from backend.compute import pools
 from backend.compute import work as compute
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder, Projects, TaskRecord
+from backend.store import scores
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects, TaskRecord
 
 CONTROL = {
     "name": "emotion", "to_name": "audio", "audio_key": "audio",
@@ -66,8 +67,7 @@ def snapshot(folder: ProjectFolder, version: str, labels: dict, trained: int = 0
 
 @pytest.fixture
 def started(settings: Settings, folder: ProjectFolder) -> ProjectFolder:
-    compute.adapt(settings, folder, START)
-    compute.order(settings, folder, START)
+    compute.bootstrap(settings, folder, START)
     folder.releases.publish(START, lambda _: None, {"models": {}})
     return folder
 
@@ -81,28 +81,29 @@ def label(folder: ProjectFolder, keys: list[str]) -> dict[str, list[list[str]]]:
 @pytest.fixture
 def trained(settings: Settings, started: ProjectFolder) -> ProjectFolder:
     snapshot(started, ROUND, label(started, LABELLED))
-    compute.train(settings, started, ROUND)
-    compute.score(settings, started, ROUND)
+    compute.round_(settings, started, ROUND)
     return started
 
 
-def test_the_start_orders_every_readable_task(started):
-    tasks = started.predictions(START)["tasks"]
-    assert sorted(map(int, tasks)) == list(range(1, 12))
-    scores = [entry["score"] for entry in tasks.values()]
-    assert scores == sorted(scores)
-    assert len(set(scores)) == 11
-    assert min(scores) >= 0
-    assert max(scores) < 1
+def test_steps_follow_the_bootstrap(settings, started):
+    """Features and a mark of the pool are there; nothing fixed is followed."""
+    assert started.read(POOL, {})["mark"]
+    assert started.read(FOLLOWS, None) is None
+    assert started.read("plan.json", {})["pool"] == 12
 
 
-def test_the_starts_own_recordings_come_first(settings, started):
+def test_where_every_round_fine_tunes_the_start_is_the_order(settings, folder):
+    """The start's recordings first, then all others."""
+    paper = settings.model_copy(update={"fine_tuning": "always", "tapt": False})
+    compute.bootstrap(paper, folder, START)
     learner = pools.open_learner(
-        settings, started, CONTROL, started.tasks(), pools.reporter(started, START)
+        paper, folder, CONTROL, folder.tasks(), pools.reporter(folder, START)
     )
-    wanted = learner.ask()
-    assert list(started.predictions(START)["tasks"])[: len(wanted)] == wanted
-    assert started.read("plan.json", {})["start"] == len(wanted)
+    wanted = [int(key) for key in learner.ask()]
+    said = scores.read(folder.path)
+    assert said.order[: len(wanted)].tolist() == wanted
+    assert sorted(said.order.tolist()) == list(range(1, 13))
+    assert folder.read(FOLLOWS, {})["release"] == START
 
 
 def test_an_unreadable_recording_is_left_out_and_told(started):
@@ -110,15 +111,9 @@ def test_an_unreadable_recording_is_left_out_and_told(started):
     assert "decode" in started.read("skipped.json", {})["12"]
 
 
-def test_scores_are_one_minus_normalised_entropy(trained):
-    """Against SciPy's entropy."""
-    for entry in trained.predictions(ROUND)["tasks"].values():
-        expected = 1 - entropy(entry["probs"]["emotion"]) / np.log(2)
-        assert entry["score"] == pytest.approx(expected, abs=1e-4)
-
-
-def test_only_the_unlabelled_are_scored(trained):
-    assert sorted(map(int, trained.predictions(ROUND)["tasks"])) == [7, 8, 9, 10, 11]
+def test_after_a_probes_round_steps_go_on(trained):
+    assert trained.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["kept"] == "probe"
+    assert trained.read(FOLLOWS, None) is None
 
 
 def test_training_twice_trains_once(settings, trained):
@@ -143,51 +138,87 @@ def test_votes_that_disagree_become_a_soft_label(settings, started):
     assert learner.labelled["1"] == pytest.approx([2 / 3, 1 / 3])
 
 
-def test_new_tasks_get_scores_without_a_round(settings, trained):
+def add_task(folder: ProjectFolder) -> None:
+    shutil.copy(folder.audio / "1.wav", folder.audio / "13.wav")
+    folder.update_tasks({13: TaskRecord({"audio": "u"}, {"audio": "audio/13.wav"})})
+
+
+def test_new_tasks_make_another_pool(settings, trained):
     release(trained)
-    shutil.copy(trained.audio / "1.wav", trained.audio / "13.wav")
-    new = TaskRecord({"audio": "u"}, {"audio": "audio/13.wav"})
-    before = trained.predictions(ROUND)["tasks"]
-    trained.save_tasks(trained.tasks() | {13: new})
+    before = trained.read(POOL, {})["mark"]
+    add_task(trained)
     compute.extend(settings, trained, ROUND)
-    after = trained.predictions(ROUND)["tasks"]
-    assert set(after) - set(before) == {"13"}
-    assert {key: after[key] for key in before} == before
-    assert sum(after["13"]["probs"]["emotion"]) == pytest.approx(1, abs=1e-4)
+    assert trained.read(POOL, {})["mark"] != before
+    assert trained.read("plan.json", {})["pool"] == 13
 
 
-def test_new_tasks_before_the_first_round_come_after_the_start(settings, started):
-    shutil.copy(started.audio / "1.wav", started.audio / "13.wav")
-    started.save_tasks(
-        started.tasks() | {13: TaskRecord({"audio": "u"}, {"audio": "audio/13.wav"})}
-    )
-    compute.extend(settings, started, START)
-    tasks = started.predictions(START)["tasks"]
-    start = list(tasks)[: started.read("plan.json", {})["start"]]
-    assert tasks["13"]["score"] > max(tasks[key]["score"] for key in start)
+@pytest.fixture
+def paper(settings: Settings, folder: ProjectFolder) -> tuple[Settings, ProjectFolder]:
+    """A round that fine-tuned: its scores are the order until the next one."""
+    settings = settings.model_copy(update={"fine_tuning": "always", "tapt": False})
+    compute.bootstrap(settings, folder, START)
+    folder.releases.publish(START, lambda _: None, {"models": {}})
+    snapshot(folder, ROUND, label(folder, LABELLED))
+    compute.round_(settings, folder, ROUND)
+    return settings, folder
 
 
-def test_going_back_scores_with_the_older_model(settings, trained):
+def test_a_fine_tuned_models_scores_are_followed(paper):
+    _, folder = paper
+    assert folder.read(FOLLOWS, {})["release"] == ROUND
+    said = scores.read(folder.path)
+    assert said.tasks.tolist() == list(range(1, 13))
+    assert said.of(12) == {}
+    for task in range(1, 12):
+        expected = 1 - entropy(said.of(task)["emotion"]) / np.log(2)
+        assert said.confidence()[task - 1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_new_tasks_join_a_fixed_order_with_scores_of_their_own(paper):
+    settings, folder = paper
+    release(folder)
+    before = scores.read(folder.path)
+    add_task(folder)
+    compute.extend(settings, folder, ROUND)
+    after = scores.read(folder.path)
+    np.testing.assert_array_equal(after.probs["emotion"][:12], before.probs["emotion"])
+    assert sum(after.of(13)["emotion"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_new_tasks_before_the_first_round_come_after_the_start(settings, folder):
+    settings = settings.model_copy(update={"fine_tuning": "always", "tapt": False})
+    compute.bootstrap(settings, folder, START)
+    folder.releases.publish(START, lambda _: None, {"models": {}})
+    before = scores.read(folder.path).order.tolist()
+    add_task(folder)
+    compute.extend(settings, folder, START)
+    assert scores.read(folder.path).order.tolist() == [*before, 13]
+
+
+def test_going_back_follows_the_older_model(settings, trained):
     release(trained)
-    before = trained.predictions(ROUND)["tasks"]
-    trained.write(
-        f"rounds/{ROUND}/predictions.json", {"version": ROUND, "controls": [CONTROL], "tasks": {}}
-    )
     compute.rescore(settings, trained, ROUND)
-    assert trained.predictions(ROUND)["tasks"] == before
+    assert trained.read(FOLLOWS, {})["release"] == ROUND
+    said = scores.read(trained.path)
+    learner = pools.open_learner(
+        settings, trained, CONTROL, trained.tasks(), pools.reporter(trained, ROUND)
+    )
+    expected = learner.predict(learner.given[:11], learner.curve[0].version).probs
+    np.testing.assert_allclose(said.probs["emotion"][:11], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("strategy", ["margin", "batchbald", "cluster-entropy"])
-def test_a_strategys_own_choice_comes_first(settings, started, strategy):
-    settings = settings.model_copy(update={"strategy": strategy, "round_size": 2})
-    shutil.rmtree(started.learners)  # of another strategy
-    snapshot(started, ROUND, label(started, LABELLED))
-    compute.train(settings, started, ROUND)
-    compute.score(settings, started, ROUND)
-    tasks = started.predictions(ROUND)["tasks"]
-    assert len(tasks) == 5
-    assert all(0 <= entry["score"] <= 1 for entry in tasks.values())
-    assert {entry["cluster"] for entry in tasks.values()} == {None}  # the order says it all
+def test_a_strategys_own_choice_comes_first(settings, folder, strategy):
+    settings = settings.model_copy(
+        update={"strategy": strategy, "round_size": 2, "fine_tuning": "always", "tapt": False}
+    )
+    compute.bootstrap(settings, folder, START)
+    snapshot(folder, ROUND, label(folder, LABELLED))
+    compute.round_(settings, folder, ROUND)
+    said = scores.read(folder.path)
+    assert 0 < len(said.order) <= 4
+    assert not set(said.order.tolist()) & {int(key) for key in LABELLED}
+    assert said.ranked()[: len(said.order)] == said.order.tolist()
 
 
 def test_two_controls_have_a_learner_each(settings, started):
@@ -199,11 +230,10 @@ def test_two_controls_have_a_learner_each(settings, started):
         "trained": {},
     }
     started.write(f"rounds/{ROUND}/snapshot.json", content)
-    compute.train(settings, started, ROUND)
-    compute.score(settings, started, ROUND)
-    entry = started.predictions(ROUND)["tasks"]["9"]
-    confidences = [1 - entropy(entry["probs"][name]) / np.log(2) for name in ("emotion", "arousal")]
-    assert entry["score"] == pytest.approx(np.mean(confidences), abs=1e-4)
+    results = compute.train(settings, started, ROUND)
+    assert {name: result["labelled"] for name, result in results.items()} == {
+        "emotion": 6, "arousal": 2,
+    }  # fmt: skip
 
 
 def release(folder: ProjectFolder) -> None:

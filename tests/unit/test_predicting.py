@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+from scipy.stats import entropy
 from web_fixtures import (
     CONFIG,
     LABELS,
@@ -16,6 +17,7 @@ from web_fixtures import (
     entry,
     make_client,
     make_settings,
+    order,
     release,
     task,
 )
@@ -31,6 +33,7 @@ from backend.web import predicting
 from backend.web.predicting import PENDING_VERSION, Predictor, Unanswered, Unusable, confidence
 
 VERSION, MODEL = "after-r01-n0016", "after-r00-n0016"
+SCORE = 1 - entropy([0.1, 0.7, 0.1, 0.1]) / np.log(4)
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def folder(settings, tiny_backbone):
     folder = add_project(settings)
     learner = described()["learner"]
     publish(folder, learner, MODEL, tiny_backbone)
-    release(folder, VERSION, {1: entry(0.3, 0.1, 0.7, 0.1, 0.1)}, {"emotion": [learner, MODEL]})
+    release(folder, VERSION, {1: entry(0.1, 0.7, 0.1, 0.1)}, {"emotion": [learner, MODEL]})
     return folder
 
 
@@ -76,7 +79,7 @@ def predict(settings, tasks, predictor=None, config=CONFIG):
 
 def test_a_task_without_a_stored_answer_is_scored(settings, folder, clip):
     stored, computed = predict(settings, [task(1), task(2)])
-    assert stored["score"] == 0.3
+    assert stored["score"] == pytest.approx(SCORE, abs=1e-6)
     assert computed["model_version"] == VERSION
     assert computed["result"][0]["value"]["choices"][0] in LABELS
     assert 0 <= computed["score"] <= 1
@@ -191,19 +194,13 @@ def test_only_a_few_models_stay_loaded(settings, folder, clip, tiny_backbone):
     assert len(predictor._scorer._loaded) == predicting.LOADED_MODELS
 
 
-def test_answers_follow_the_release_that_serves(settings, folder):
-    release(folder, "after-r02-n0032", {1: entry(0.6, 0.7, 0.1, 0.1, 0.1)})
-    assert predict(settings, [task(1)])[0]["score"] == 0.6
-    folder.releases.rollback(VERSION)
-    assert predict(settings, [task(1)])[0]["score"] == 0.3
-
-
-def test_stored_answers_are_read_again_when_they_change(settings, folder):
-    assert predict(settings, [task(1)])[0]["score"] == 0.3
-    content = folder.predictions(VERSION)
-    content["tasks"]["1"]["score"] = 0.4567
-    folder.write(f"rounds/{VERSION}/predictions.json", content)
-    assert predict(settings, [task(1)])[0]["score"] == 0.4567
+def test_answers_follow_the_order(settings, folder):
+    """Every step replaces them, and names the version that Label Studio serves by."""
+    assert predict(settings, [task(1)])[0]["score"] == pytest.approx(SCORE, abs=1e-6)
+    order(folder, "after-s00002-n0020", {1: entry(0.25, 0.25, 0.25, 0.25)})
+    (answer,) = predict(settings, [task(1)])
+    assert answer["score"] == pytest.approx(0, abs=1e-6)
+    assert answer["model_version"] == "after-s00002-n0020"
 
 
 def test_a_task_is_fetched_from_label_studio_once(settings, folder, clip, monkeypatch):

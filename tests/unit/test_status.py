@@ -19,6 +19,7 @@ from web_fixtures import (
     worst_project,
 )
 
+from backend.store import scores
 from backend.store.projects import Projects
 from backend.web.charts import entropy_histogram, learning_curve, ticks
 from backend.web.status import BUDGET_SHARE, _curve, _learning, duration, status
@@ -70,12 +71,12 @@ def test_versions_are_newest_first_and_say_which_serves(settings):
 
 def test_entropy_is_counted_from_probabilities_not_from_scores(settings):
     folder = add_project(settings)
-    release(folder, tasks={1: entry(0.9, 0.25, 0.25, 0.25, 0.25), 2: entry(0.1, 1, 0, 0, 0)})
+    release(folder, tasks={1: entry(0.25, 0.25, 0.25, 0.25), 2: entry(1, 0, 0, 0)})
     assert only(settings)["entropy"]["bins"] == [1, *[0] * 18, 1]
 
 
 def test_the_order_before_any_label_is_no_entropy(settings):
-    release(add_project(settings), tasks={1: entry(0.5)})
+    release(add_project(settings), tasks={1: entry()})
     assert only(settings)["entropy"] is None
 
 
@@ -131,10 +132,9 @@ def test_a_damaged_file_costs_no_more_than_its_section(settings, name, content):
     assert make_client(settings).get("/").status_code == 200
 
 
-def test_damaged_predictions_cost_no_more_than_the_distribution(settings):
+def test_damaged_scores_cost_no_more_than_the_distribution(settings):
     folder = living_project(settings)
-    version = only(settings)["serving"]
-    (folder.path / "rounds" / version / "predictions.json").write_text("{")
+    (folder.path / scores.FILE).write_bytes(b"PK damaged")
     assert only(settings)["entropy"] is None
 
 

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flask.testing import FlaskClient
 
 from backend.settings import Settings
-from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
+from backend.store import scores
+from backend.store.projects import ORDER, Project, ProjectFolder, Projects, TaskRecord
 from backend.web.app import create_app
 
 CONFIG = (
@@ -61,23 +63,26 @@ def release(
     """Publish a release with these stored predictions."""
     controls = [described()]
     folder.write(f"rounds/{version}/snapshot.json", {"controls": controls, "labels": {}})
-    folder.write(
-        f"rounds/{version}/predictions.json",
-        {
-            "version": version,
-            "controls": controls,
-            "tasks": {str(key): entry for key, entry in (tasks or {}).items()},
-        },
-    )
+    order(folder, version, tasks or {})
     folder.releases.publish(version, lambda _: None, {"models": models or {}, "labelled": 0})
 
 
-def entry(score: float, *probs: float) -> dict[str, Any]:
-    return {
-        "score": score,
-        "cluster": None,
-        "probs": {"emotion": list(probs)} if probs else {},
+def order(folder: ProjectFolder, version: str, tasks: dict[int, dict[str, list[float]]]) -> None:
+    """What the model says of these tasks, and that Label Studio serves by it."""
+    ids = np.array(sorted(tasks), np.int64)
+    names = sorted({name for probs in tasks.values() for name in probs})
+    ranked = ids if not names else ids[:0]
+    probs = {
+        name: np.array([tasks[key].get(name, [np.nan] * 4) for key in sorted(tasks)], np.float32)
+        for name in names
     }
+    scores.write(folder.path, scores.PoolScores(version, ids, probs, ranked))
+    folder.write(ORDER, {"step": 1, "version": version, "window": []})
+
+
+def entry(*probs: float) -> dict[str, list[float]]:
+    """Probabilities of the only control."""
+    return {"emotion": list(probs)} if probs else {}
 
 
 def task(key: int, uri: str = "/data/upload/1/a.wav") -> dict[str, Any]:
@@ -157,7 +162,7 @@ def living_project(settings: Settings, project_id: int = 1, rounds: int = 4) -> 
     pool = {}
     for i in range(300):
         sure = 0.27 + 0.72 * ((i * 37 % 300) / 300) ** 0.5
-        pool[i] = entry(0.5, sure, *[(1 - sure) / 3] * 3)
+        pool[i] = entry(sure, *[(1 - sure) / 3] * 3)
     release(folder, newest, pool)
     return folder
 
