@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 import httpx
 
 from after_model.progress import Progress, silent
+from backend.label_studio.decoding import ACCEPTED, PIECE, bounded
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 
@@ -96,7 +97,11 @@ class _Fetcher:
         limits = httpx.Limits(max_connections=4 * self.settings.fetch_workers)
         timeout = httpx.Timeout(self.settings.fetch_timeout_s)
         # trust_env off: a proxy from the environment would resolve names that were not checked
-        with httpx.Client(timeout=timeout, limits=limits, trust_env=False) as self.http:
+        # Read a little further than allowed, so that _check_size() says what to do.
+        hooks = bounded(self.settings.max_audio_bytes + 2 * PIECE)
+        with httpx.Client(
+            timeout=timeout, limits=limits, trust_env=False, headers=ACCEPTED, event_hooks=hooks
+        ) as self.http:
             yield
 
     def one(self, key: str, uri: str) -> Fetched:
@@ -284,4 +289,6 @@ def _reason(error: httpx.HTTPError) -> str:
         return "the server doesn't answer in time"
     if isinstance(error, httpx.ConnectError):
         return "no connection to the server"
+    if isinstance(error, httpx.DecodingError):
+        return f"the answer can't be decoded: {error}"
     return f"the download broke off ({type(error).__name__})"

@@ -19,7 +19,10 @@ from label_studio_sdk import LabelStudio as Sdk
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.request_options import RequestOptions
 
+from backend.label_studio.decoding import ACCEPTED, bounded
+
 TIMEOUT_S, CONNECT_TIMEOUT_S = 60.0, 10.0
+MAX_ANSWER_BYTES = 512 * 2**20  # all predictions of a project come in one answer, 400 bytes each
 TOKEN_LEEWAY = timedelta(seconds=60)  # a download begun with a token should end with it
 
 T = TypeVar("T")
@@ -125,6 +128,10 @@ class Connection:
             return call()
         except ApiError as error:
             raise self._error(what, error) from None
+        except httpx.DecodingError as error:
+            raise LabelStudioError(
+                f"{self.url}: asked to {what}, the answer is not read: {error}"
+            ) from error
         except httpx.HTTPError as error:
             raise self._away(what, error) from error
         except httpx.InvalidURL as error:
@@ -222,4 +229,7 @@ def _is_personal(api_key: str) -> bool:
 def _connections() -> httpx.Client:
     """Connections for all clients of this process: making one reads all certificates, 50 ms."""
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    return httpx.Client(timeout=timeout, follow_redirects=False)
+    hooks = bounded(MAX_ANSWER_BYTES)
+    return httpx.Client(
+        timeout=timeout, follow_redirects=False, headers=ACCEPTED, event_hooks=hooks
+    )

@@ -434,3 +434,9 @@ def test_metrics_count_labels_rounds_and_answers(client, settings):
     assert 'after_labels{project="1"} 1.0' in text
     assert 'after_predictions_answered_total{kind="empty",project="1"} 1.0' in text
     assert "after_jobs_waiting 0.0" in text
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br"])
+def test_a_body_that_has_to_be_unpacked_is_refused(client, encoding):
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    assert client.post("/predict", data=b"\x1f\x8b", headers=headers).status_code == 415

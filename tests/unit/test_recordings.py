@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import gzip
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +24,14 @@ from backend.settings import Settings
 
 TOKEN = {"Authorization": "Token very-secret"}
 CLIP = b"RIFF-not-really-audio" * 1000
+BOMB = gzip.compress(bytes(100 * 2**20), 9)
+BODIES = {
+    "/empty.wav": b"",
+    "/endless.wav": CLIP * 100,
+    "/packed.wav": gzip.compress(CLIP),
+    "/bomb.wav": BOMB,
+    "/nested.wav": gzip.compress(BOMB, 9),
+}
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -43,6 +53,9 @@ class _Server(BaseHTTPRequestHandler):
         self.send_response(status)
         kind = "text/html; charset=utf-8" if parts.path == "/login" else "audio/wav"
         self.send_header("Content-Type", kind)
+        if parts.path in ("/packed.wav", "/bomb.wav", "/nested.wav"):
+            encoding = "gzip, gzip" if parts.path == "/nested.wav" else "gzip"
+            self.send_header("Content-Encoding", encoding)
         if parts.path == "/announced.wav":
             self.send_header("Content-Length", str(10**12))
         self.end_headers()
@@ -52,7 +65,7 @@ class _Server(BaseHTTPRequestHandler):
                     self.wfile.write(b"R")
                     time.sleep(0.2)
             return
-        body = {"/empty.wav": b"", "/endless.wav": CLIP * 100}.get(parts.path, CLIP)
+        body = BODIES.get(parts.path, CLIP)
         with contextlib.suppress(OSError):  # the client may have had enough
             self.wfile.write(body)
 
@@ -166,6 +179,22 @@ def test_a_redirect_to_a_file_is_refused(fetch):
 
 def test_redirects_end(fetch):
     assert "redirects" in fetch("/loop").error
+
+
+def test_a_compressed_answer_is_unpacked(fetch):
+    assert fetch("/packed.wav").path.read_bytes() == CLIP
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/bomb.wav", "AFTER_MAX_AUDIO_BYTES"), ("/nested.wav", "gzip, gzip")]
+)
+def test_an_answer_that_unpacks_to_gigabytes_takes_little_memory(fetch, path, said):
+    tracemalloc.start()
+    result = fetch(path, max_audio_bytes=100_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said in result.error
+    assert peak < 8 * 2**20
 
 
 @pytest.mark.parametrize("path", ["/announced.wav", "/endless.wav"])
