@@ -1,16 +1,13 @@
 """The tasks' audio, fetched into the project's cache.
 
-Addresses on Label Studio's own host (uploads, local files, cloud storage through its proxy) are
-fetched with its token, which goes nowhere else. Other hosts are fetched without one, and only where
-they are public: whoever may import tasks must not be able to read the private network through this
-service. The address that was checked is the one that is connected to, for every redirect anew.
+Label Studio's uploads, local files and cloud storage are fetched with its token, which goes nowhere
+else. Other addresses are fetched without one, and only where they are public (addresses.py). The
+address that was checked is the one that is connected to, for every redirect anew.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import ipaddress
 import os
 import socket
 import tempfile
@@ -25,11 +22,18 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 import httpx
 
 from after_model.progress import Progress, silent
+from backend.label_studio.addresses import (
+    FetchError,
+    absolute,
+    holds_recordings,
+    is_private,
+    origin,
+    shown,
+)
 from backend.label_studio.decoding import ACCEPTED, PIECE, bounded
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 
-CLOUD = ("s3", "gs", "azure-blob")
 MAX_REDIRECTS = 5
 SLOWEST_BYTES_S = 10_000  # a download slower than this is given up, beyond the time limit's grace
 
@@ -40,10 +44,6 @@ class Fetched:
 
     path: Path | None
     error: str | None = None
-
-
-class FetchError(ValueError):
-    """An address that gives no recording; the message says why and what to do."""
 
 
 def fetch(
@@ -75,14 +75,6 @@ def fetch(
     return {key: results[key] for key in items}
 
 
-def is_private(address: str) -> bool:
-    """Whether an IP address is not of the public internet."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return not ip.is_global or ip.is_multicast
-
-
 class _Fetcher:
     """Fetches single addresses; safe for several threads."""
 
@@ -90,7 +82,6 @@ class _Fetcher:
         self.client = client
         self.folder = folder
         self.settings = settings
-        self.home = _origin(client.url)
 
     @contextmanager
     def connections(self) -> Iterator[None]:
@@ -111,30 +102,15 @@ class _Fetcher:
         try:
             if not isinstance(uri, str):
                 raise FetchError(f"the task's audio is {uri!r}, no address")
-            self._download(self._absolute(key, uri), path)
+            self._download(absolute(self.client.url, key.split("-")[0], uri), path)
         except FetchError as error:
             return Fetched(None, str(error))
         except (OSError, ValueError) as error:  # a full disk; an address that can't be parsed
-            return Fetched(None, f"{_shown(uri)}: {error}")
+            return Fetched(None, f"{shown(uri)}: {error}")
         return Fetched(path)
 
-    def _absolute(self, key: str, uri: str) -> str:
-        uri = uri.strip()
-        scheme = urlsplit(uri).scheme.lower()
-        if scheme in CLOUD:  # Label Studio has the storage's keys, and a proxy that uses them
-            encoded = base64.urlsafe_b64encode(uri.encode()).decode()
-            return f"{self.client.url}/tasks/{key.split('-')[0]}/resolve/?fileuri={encoded}"
-        if uri.startswith("/"):
-            base = urlsplit(self.client.url).path  # of a Label Studio below its host's root
-            if base and uri.startswith(f"{base}/"):
-                uri = uri.removeprefix(base)
-            return self.client.url + uri
-        if scheme in ("http", "https"):
-            return uri
-        raise FetchError(
-            f"{_shown(uri)}: not an address that can be fetched; use an upload, Label Studio's "
-            "local files, http(s):// or a cloud storage connected in Label Studio"
-        )
+    def _ours(self, url: str) -> bool:
+        return holds_recordings(url, self.client.url)
 
     def _download(self, url: str, path: Path) -> None:
         for _ in range(MAX_REDIRECTS + 1):
@@ -143,22 +119,22 @@ class _Fetcher:
                     if response.is_redirect:
                         url = urljoin(url, response.headers["location"])
                         if urlsplit(url).scheme not in ("http", "https"):
-                            raise FetchError(f"{_shown(url)}: redirected to no http(s) address")
+                            raise FetchError(f"{shown(url)}: redirected to no http(s) address")
                         continue
                     self._check(url, response)
                     self._save(url, response, path)
                     return
             except httpx.HTTPError as error:
-                if _origin(url) == self.home and isinstance(error, httpx.ConnectError):
+                if self._ours(url) and isinstance(error, httpx.ConnectError):
                     raise LabelStudioUnavailable(f"{self.client.url} can't be reached") from error
-                raise FetchError(f"{_shown(url)}: {_reason(error)}") from error
-        raise FetchError(f"{_shown(url)}: more than {MAX_REDIRECTS} redirects")
+                raise FetchError(f"{shown(url)}: {_reason(error)}") from error
+        raise FetchError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
 
     @contextmanager
     def _get(self, url: str) -> Iterator[httpx.Response]:
         """A response whose body is still to be read, from an address that may be used."""
         headers = {"Accept": "audio/*, application/octet-stream, */*;q=0.5"}
-        if _origin(url) == self.home:
+        if self._ours(url):
             with self.http.stream("GET", url, headers=headers | self.client.authorization()) as r:
                 yield r
             return
@@ -178,33 +154,38 @@ class _Fetcher:
         try:
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise FetchError(f"{_shown(url)}: the host's name can't be resolved") from error
+            raise FetchError(f"{shown(url)}: the host's name can't be resolved") from error
         addresses = [str(entry[4][0]) for entry in found]
         if not self.settings.allow_private_addresses and any(map(is_private, addresses)):
+            if origin(url) == origin(self.client.url):
+                raise FetchError(
+                    f"{shown(url)}: Label Studio keeps no recordings there; use an upload, its "
+                    "local files or a storage that is connected to the project"
+                )
             raise FetchError(
-                f"{_shown(url)}: a private address, which is not fetched from; if it is meant, "
+                f"{shown(url)}: a private address, which is not fetched from; if it is meant, "
                 "set AFTER_ALLOW_PRIVATE_ADDRESSES=true"
             )
         return addresses[0]
 
     def _check(self, url: str, response: httpx.Response) -> None:
-        if response.status_code in (502, 503, 504) and _origin(url) == self.home:
+        if response.status_code in (502, 503, 504) and self._ours(url):
             raise LabelStudioUnavailable(f"{self.client.url} answers {response.status_code}")
-        if response.status_code >= 400 and _origin(url) == self.home:
+        if response.status_code >= 400 and self._ours(url):
             raise FetchError(
-                f"{_shown(url)}: Label Studio answers {response.status_code}; "
+                f"{shown(url)}: Label Studio answers {response.status_code}; "
                 f"{_home_fix(url, response.status_code)}"
             )
         if response.status_code != 200:
-            raise FetchError(f"{_shown(url)}: the server answers {response.status_code}")
+            raise FetchError(f"{shown(url)}: the server answers {response.status_code}")
         if response.headers.get("content-type", "").startswith("text/html"):
-            raise FetchError(f"{_shown(url)}: a web page, not a recording")
+            raise FetchError(f"{shown(url)}: a web page, not a recording")
         self._check_size(url, int(response.headers.get("content-length") or 0))
 
     def _check_size(self, url: str, size: int) -> None:
         if size > self.settings.max_audio_bytes:
             raise FetchError(
-                f"{_shown(url)}: more than {self.settings.max_audio_bytes} bytes; cut it, or "
+                f"{shown(url)}: more than {self.settings.max_audio_bytes} bytes; cut it, or "
                 "raise AFTER_MAX_AUDIO_BYTES"
             )
 
@@ -218,10 +199,10 @@ class _Fetcher:
                     self._check_size(url, size)
                     allowed_s = self.settings.fetch_timeout_s + size / SLOWEST_BYTES_S
                     if time.monotonic() - started > allowed_s:
-                        raise FetchError(f"{_shown(url)}: too slow; given up after {size} bytes")
+                        raise FetchError(f"{shown(url)}: too slow; given up after {size} bytes")
                     file.write(chunk)
             if size == 0:
-                raise FetchError(f"{_shown(url)}: empty (0 bytes)")
+                raise FetchError(f"{shown(url)}: empty (0 bytes)")
             os.chmod(beside, 0o644)
             os.replace(beside, path)
         except BaseException:
@@ -264,24 +245,6 @@ def _extension(uri: str) -> str:
     named = parse_qs(parts.query).get("d", [parts.path])[-1]
     suffix = PurePosixPath(unquote(named)).suffix.lower()
     return suffix if suffix[1:].isalnum() and len(suffix) <= 6 and suffix != ".raw" else ""
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname or "", port
-
-
-def _shown(url: object) -> str:
-    """An address without what may be secret in it: credentials and query."""
-    text = str(url)
-    try:
-        parts = urlsplit(text)
-    except ValueError:  # no address at all
-        return text.split("?")[0][:200]
-    if not parts.netloc:
-        return text.split("?")[0][:200]
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))[:200]
 
 
 def _reason(error: httpx.HTTPError) -> str:
