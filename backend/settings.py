@@ -97,7 +97,8 @@ class Settings(BaseSettings):
     # audio
     max_audio_bytes: int = Field(default=100 * 2**20, ge=1)
     max_audio_s: float = Field(default=120.0, gt=0)
-    fetch_timeout_s: float = Field(default=30.0, gt=0)
+    fetch_timeout_s: float = Field(default=30.0, gt=0, description="without a byte")
+    fetch_total_s: float = Field(default=300.0, gt=0, description="of one recording, in all")
     fetch_workers: int = Field(default=8, ge=1)
     allow_private_addresses: bool = Field(
         default=False, description="fetch audio from private addresses other than Label Studio's"

@@ -12,11 +12,13 @@ import os
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 
 import httpx
@@ -30,12 +32,19 @@ from backend.label_studio.addresses import (
     origin,
     shown,
 )
+from backend.label_studio.deadlines import Deadline
 from backend.label_studio.decoding import ACCEPTED, PIECE, bounded
+from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 
 MAX_REDIRECTS = 5
+HOST_PATIENCE = 5  # requests in a row that a host leaves unanswered before the others wait, too
 SLOWEST_BYTES_S = 10_000  # a download slower than this is given up, beyond the time limit's grace
+
+
+class Unanswered(FetchError):
+    """A host that says nothing, or not in time."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,17 @@ def fetch(
     items: Mapping[str, str],
     settings: Settings,
     progress: Progress = silent,
+    failures: Failures | None = None,
 ) -> dict[str, Fetched]:
     """Fetch the addresses `items` (key -> address) into `folder`, several at once.
 
     A key begins with its task's id ("12-audio"). What is there already is not fetched again; files
-    appear whole or not at all. One that fails stops no other. Raises LabelStudioUnavailable when
-    Label Studio itself is away: then nothing is wrong with the recordings.
+    appear whole or not at all. One that fails stops no other; what is in `failures` is not asked
+    for before its time, and what fails is added. Raises LabelStudioUnavailable when Label Studio
+    itself is away: then nothing is wrong with the recordings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fetcher = _Fetcher(client, folder, settings)
+    fetcher = _Fetcher(client, folder, settings, failures or Failures())
     results: dict[str, Fetched] = {}
     with fetcher.connections(), ThreadPoolExecutor(settings.fetch_workers) as threads:
         futures = {threads.submit(fetcher.one, key, uri): key for key, uri in items.items()}
@@ -78,10 +89,14 @@ def fetch(
 class _Fetcher:
     """Fetches single addresses; safe for several threads."""
 
-    def __init__(self, client: LabelStudio, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, client: LabelStudio, folder: Path, settings: Settings, failures: Failures
+    ) -> None:
         self.client = client
         self.folder = folder
         self.settings = settings
+        self.failures = failures
+        self._silent: Counter[str] = Counter()  # requests in a row that a host left unanswered
 
     @contextmanager
     def connections(self) -> Iterator[None]:
@@ -102,41 +117,76 @@ class _Fetcher:
         try:
             if not isinstance(uri, str):
                 raise FetchError(f"the task's audio is {uri!r}, no address")
-            self._download(absolute(self.client.url, key.split("-")[0], uri), path)
+            url = absolute(self.client.url, key.split("-")[0], uri)
+            known = self.failures.reason(url) or self.failures.reason(_host(url))
+            if known is not None:
+                return Fetched(None, known)
+            self._once(url, path)
         except FetchError as error:
             return Fetched(None, str(error))
         except (OSError, ValueError) as error:  # a full disk; an address that can't be parsed
             return Fetched(None, f"{shown(uri)}: {error}")
         return Fetched(path)
 
+    def _once(self, url: str, path: Path) -> None:
+        """Download, and remember what failed; raises FetchError."""
+        try:
+            with Deadline(self.settings.fetch_total_s) as deadline:
+                self._download(url, path, deadline)
+        except FetchError as error:
+            self.failures.note(url, str(error))
+            if isinstance(error, Unanswered):
+                self._silent[_host(url)] += 1
+                if self._silent[_host(url)] == HOST_PATIENCE:
+                    reason = (
+                        f"{shown(_host(url))} left {HOST_PATIENCE} requests in a row unanswered"
+                    )
+                    self.failures.note(_host(url), reason)
+            raise
+        self._silent.pop(_host(url), None)
+        self.failures.forget(url)
+        self.failures.forget(_host(url))
+
     def _ours(self, url: str) -> bool:
         return holds_recordings(url, self.client.url)
 
-    def _download(self, url: str, path: Path) -> None:
+    def _download(self, url: str, path: Path, deadline: Deadline) -> None:
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                with self._get(url) as response:
+                with self._get(url, deadline) as response:
                     if response.is_redirect:
                         url = urljoin(url, response.headers["location"])
                         if urlsplit(url).scheme not in ("http", "https"):
                             raise FetchError(f"{shown(url)}: redirected to no http(s) address")
                         continue
                     self._check(url, response)
-                    self._save(url, response, path)
+                    self._save(url, response, path, deadline)
                     return
             except httpx.HTTPError as error:
+                if deadline.passed:
+                    raise self._too_slow(url) from error
                 if self._ours(url) and isinstance(error, httpx.ConnectError):
                     raise LabelStudioUnavailable(f"{self.client.url} can't be reached") from error
-                raise FetchError(f"{shown(url)}: {_reason(error)}") from error
+                unanswered = isinstance(error, httpx.TimeoutException | httpx.ConnectError)
+                kind = Unanswered if unanswered else FetchError
+                raise kind(f"{shown(url)}: {_reason(error)}") from error
         raise FetchError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
 
+    def _too_slow(self, url: str) -> FetchError:
+        return Unanswered(
+            f"{shown(url)}: too slow; given up after AFTER_FETCH_TOTAL_S="
+            f"{self.settings.fetch_total_s:g}"
+        )
+
     @contextmanager
-    def _get(self, url: str) -> Iterator[httpx.Response]:
+    def _get(self, url: str, deadline: Deadline) -> Iterator[httpx.Response]:
         """A response whose body is still to be read, from an address that may be used."""
         headers = {"Accept": "audio/*, application/octet-stream, */*;q=0.5"}
+        extensions: dict[str, Any] = {"trace": deadline.trace}
         if self._ours(url):
-            with self.http.stream("GET", url, headers=headers | self.client.authorization()) as r:
-                yield r
+            headers |= self.client.authorization()
+            with self.http.stream("GET", url, headers=headers, extensions=extensions) as response:
+                yield response
             return
         parts = urlsplit(url)
         host, address = parts.hostname or "", self._public_address(url)
@@ -144,7 +194,10 @@ class _Fetcher:
         port = f":{parts.port}" if parts.port else ""
         pinned = urlunsplit((parts.scheme, literal + port, parts.path, parts.query, ""))
         headers["Host"] = (f"[{host}]" if ":" in host else host) + port
-        extensions = {"sni_hostname": host}  # certificates are checked against the name
+        # Every request has a connection of its own: certificates are checked against the name when
+        # it is made, and the deadline cuts it.
+        extensions["sni_hostname"] = host
+        headers["Connection"] = "close"
         with self.http.stream("GET", pinned, headers=headers, extensions=extensions) as response:
             yield response
 
@@ -154,7 +207,7 @@ class _Fetcher:
         try:
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise FetchError(f"{shown(url)}: the host's name can't be resolved") from error
+            raise Unanswered(f"{shown(url)}: the host's name can't be resolved") from error
         addresses = [str(entry[4][0]) for entry in found]
         if not self.settings.allow_private_addresses and any(map(is_private, addresses)):
             if origin(url) == origin(self.client.url):
@@ -189,7 +242,7 @@ class _Fetcher:
                 "raise AFTER_MAX_AUDIO_BYTES"
             )
 
-    def _save(self, url: str, response: httpx.Response, path: Path) -> None:
+    def _save(self, url: str, response: httpx.Response, path: Path, deadline: Deadline) -> None:
         handle, beside = tempfile.mkstemp(prefix=".new-", dir=self.folder)
         started, size = time.monotonic(), 0
         try:
@@ -198,9 +251,13 @@ class _Fetcher:
                     size += len(chunk)
                     self._check_size(url, size)
                     allowed_s = self.settings.fetch_timeout_s + size / SLOWEST_BYTES_S
+                    if deadline.passed:
+                        raise self._too_slow(url)
                     if time.monotonic() - started > allowed_s:
-                        raise FetchError(f"{shown(url)}: too slow; given up after {size} bytes")
+                        raise Unanswered(f"{shown(url)}: too slow; given up after {size} bytes")
                     file.write(chunk)
+            if deadline.passed:  # cut off, where no length was announced, looks like an end
+                raise self._too_slow(url)
             if size == 0:
                 raise FetchError(f"{shown(url)}: empty (0 bytes)")
             os.chmod(beside, 0o644)
@@ -245,6 +302,13 @@ def _extension(uri: str) -> str:
     named = parse_qs(parts.query).get("d", [parts.path])[-1]
     suffix = PurePosixPath(unquote(named)).suffix.lower()
     return suffix if suffix[1:].isalnum() and len(suffix) <= 6 and suffix != ".raw" else ""
+
+
+def _host(url: str) -> str:
+    """What is silent together: a host, or all that Label Studio fetches from storages for it."""
+    scheme, host, port = origin(url)
+    literal = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{literal}:{port}/{'storages' if 'fileuri=' in url else ''}"
 
 
 def _reason(error: httpx.HTTPError) -> str:

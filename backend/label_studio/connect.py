@@ -20,6 +20,7 @@ from backend.access import SECRET_HEADER
 from backend.label_studio import labeling
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio.failures import DOCUMENT
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.label_studio.registration import Webhook
 from backend.settings import Settings
@@ -72,7 +73,7 @@ def connect(
         )
     )
     projects.folder(project_id).reserve()
-    projects.folder(project_id).delete(["failed.json"])  # connecting again tries again
+    projects.folder(project_id).delete(["failed.json", DOCUMENT])  # connecting again tries again
     result = Connected(project)
     named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")

@@ -26,6 +26,8 @@ from dbos import DBOS, DBOSConfiguredInstance
 
 from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
+from backend.label_studio.failures import DOCUMENT as FAILURES
+from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
 from backend.settings import Settings
 from backend.store import learners
@@ -312,7 +314,14 @@ class Jobs(DBOSConfiguredInstance):
             self._check(folder)
             folder.note_progress(version, FETCH_STAGE, done, total, started)
 
-        fetched = recordings.fetch(client, folder.audio, wanted, self.settings, progress=progress)
+        failures = Failures(folder.read(FAILURES, {}))
+        try:
+            fetched = recordings.fetch(
+                client, folder.audio, wanted, self.settings, progress, failures
+            )
+        finally:
+            with contextlib.suppress(OSError):  # a full disk: what was remembered is asked again
+                folder.write(FAILURES, failures.content())
         for name, result in fetched.items():
             task_id, key = name.split("-", 1)
             record = tasks[int(task_id)]

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.label_studio import audio as recordings
+from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudioUnavailable
 from backend.settings import Settings
 
@@ -49,8 +50,15 @@ class _Server(BaseHTTPRequestHandler):
             self.send_header("Location", parse_qs(parts.query).get("to", [f"{UPLOADS}/loop"])[0])
             self.end_headers()
             return
-        if name == "/hang":
+        if name.startswith("/hang"):
             time.sleep(3)
+        if name == "/slow-headers.wav":
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                for _ in range(50):
+                    self.wfile.write(b"x")
+                    time.sleep(0.2)
+            return
         status = {"/missing.wav": 404, "/forbidden.wav": 403, "/away.wav": 503}.get(name, 200)
         self.send_response(status)
         kind = "text/html; charset=utf-8" if name == "/login" else "audio/wav"
@@ -253,6 +261,60 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(fetch, tmp_path):
     assert "too slow" in fetch(f"{UPLOADS}/trickle.wav").error
     assert time.monotonic() - started < 5
     assert left_over(tmp_path / "audio") == []
+
+
+def test_a_server_that_never_ends_its_headers_is_given_up(fetch, stranger):
+    started = time.monotonic()
+    result = fetch(
+        f"{stranger.url}/slow-headers.wav", allow_private_addresses=True, fetch_total_s=1.0
+    )
+    assert "AFTER_FETCH_TOTAL_S=1" in result.error
+    assert time.monotonic() - started < 5
+
+
+def test_a_recording_has_a_time_limit_in_all(fetch):
+    """A trickle that is fast enough for the limit between two bytes."""
+    started = time.monotonic()
+    result = fetch(f"{UPLOADS}/trickle.wav", fetch_timeout_s=60.0, fetch_total_s=1.0)
+    assert "AFTER_FETCH_TOTAL_S=1" in result.error
+    assert time.monotonic() - started < 5
+
+
+def test_a_dead_address_is_not_asked_again_before_its_time(home, tmp_path):
+    now = [1000.0]
+    failures = Failures(clock=lambda: now[0])
+    items = {"1-audio": f"{UPLOADS}/missing.wav", "2-audio": f"{UPLOADS}/b.wav"}
+
+    def again() -> list[str]:
+        home.asked.clear()
+        found = recordings.fetch(
+            Client(home.url),
+            tmp_path,
+            items,
+            Settings(data=tmp_path),
+            failures=failures,  # type: ignore[arg-type]
+        )
+        assert "404" in found["1-audio"].error
+        return [path for path, _ in home.asked]
+
+    assert sorted(again()) == [f"{UPLOADS}/b.wav", f"{UPLOADS}/missing.wav"]
+    assert again() == []
+    now[0] += 61
+    assert again() == [f"{UPLOADS}/missing.wav"]
+    now[0] += 61
+    assert again() == []
+
+
+def test_a_silent_host_costs_a_few_requests_and_no_other_host_any(home, stranger, tmp_path):
+    settings = Settings(
+        data=tmp_path, allow_private_addresses=True, fetch_timeout_s=0.3, fetch_workers=1
+    )
+    items = {f"{i}-audio": f"{stranger.url}/hang{i}.wav" for i in range(20)}
+    items["99-audio"] = f"{UPLOADS}/a.wav"
+    found = recordings.fetch(Client(home.url), tmp_path, items, settings)  # type: ignore[arg-type]
+    assert len(stranger.asked) == recordings.HOST_PATIENCE
+    assert "in a row unanswered" in found["19-audio"].error
+    assert found["99-audio"].path is not None
 
 
 @pytest.mark.parametrize("uri", ["/data/upload/1/clip.wav", "/studio/data/upload/1/clip.wav"])
