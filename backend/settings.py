@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AFTER_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
         description="a personal access token or a legacy token",
     )
+    label_studio_wait_s: float = Field(
+        default=1800.0, gt=0, description="that a job waits for a Label Studio that is away"
+    )
     url: str = Field(default="", description="the backend's address as Label Studio sees it")
 
     # the service

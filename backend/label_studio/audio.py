@@ -165,9 +165,9 @@ class _Fetcher:
             except httpx.HTTPError as error:
                 if deadline.passed:
                     raise self._too_slow(url) from error
-                if self._ours(url) and isinstance(error, httpx.ConnectError):
-                    raise LabelStudioUnavailable(f"{self.client.url} can't be reached") from error
                 unanswered = isinstance(error, httpx.TimeoutException | httpx.ConnectError)
+                if unanswered and self._ours(url):
+                    self._check_home(f"{shown(url)}: {_reason(error)}")
                 kind = Unanswered if unanswered else FetchError
                 raise kind(f"{shown(url)}: {_reason(error)}") from error
         raise FetchError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
@@ -223,7 +223,7 @@ class _Fetcher:
 
     def _check(self, url: str, response: httpx.Response) -> None:
         if response.status_code in (502, 503, 504) and self._ours(url):
-            raise LabelStudioUnavailable(f"{self.client.url} answers {response.status_code}")
+            self._check_home(f"{shown(url)}: answers {response.status_code}")
         if response.status_code >= 400 and self._ours(url):
             raise FetchError(
                 f"{shown(url)}: Label Studio answers {response.status_code}; "
@@ -234,6 +234,15 @@ class _Fetcher:
         if response.headers.get("content-type", "").startswith("text/html"):
             raise FetchError(f"{shown(url)}: a web page, not a recording")
         self._check_size(url, int(response.headers.get("content-length") or 0))
+
+    def _check_home(self, problem: str) -> None:
+        """Raises LabelStudioUnavailable unless it answers: then it's the recording's problem."""
+        try:
+            if self.http.get(f"{self.client.url}/health").is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        raise LabelStudioUnavailable(f"Label Studio is away ({problem})", request="read recordings")
 
     def _check_size(self, url: str, size: int) -> None:
         if size > self.settings.max_audio_bytes:

@@ -33,13 +33,13 @@ from backend.settings import Settings
 from backend.store import learners
 from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
+from backend.worker.patience import patiently
 
 log = logging.getLogger("after.jobs")
 
 JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
 # Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
 APPLICATION_VERSION = "after-jobs-1"
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for Label Studio to come back
 POLL_S = 0.2
 PUSH_STAGE, FETCH_STAGE, WAIT_STAGE = "sending to Label Studio", "reading audio", "waiting"
 
@@ -269,23 +269,23 @@ class Jobs(DBOSConfiguredInstance):
         return [learners.describe(control) for control in labeling.controls(info.label_config)]
 
     def _patiently(self, project: Project, call: Callable[[], Result]) -> Result:
-        """The call's result, however long Label Studio is away."""
+        """The call's result, asked for again while Label Studio is away (patience.py)."""
         folder = self.projects.folder(project.id)
-        wait, since = FIRST_WAIT_S, time.time()
-        while True:
-            self._check(folder)
-            try:
-                return call()
-            except LabelStudioUnavailable as error:
-                log.warning("project=%d label_studio=away reason=%s", project.id, error)
-                version = str(folder.read("progress.json", {}).get("version", "after-r00-n0000"))
-                stage = f"{WAIT_STAGE} for Label Studio"
-                folder.note_progress(version, stage, 0, 1, since)
-            until = time.monotonic() + wait
+        since = time.time()
+
+        def pause(seconds: float) -> None:
+            until = time.monotonic() + seconds
             while time.monotonic() < until:
                 self._check(folder)
                 time.sleep(POLL_S)
-            wait = min(2 * wait, LONGEST_WAIT_S)
+
+        def note(error: LabelStudioUnavailable) -> None:
+            log.warning("project=%d label_studio=away reason=%s", project.id, error)
+            version = str(folder.read("progress.json", {}).get("version", "after-r00-n0000"))
+            folder.note_progress(version, f"{WAIT_STAGE} for Label Studio", 0, 1, since)
+
+        self._check(folder)
+        return patiently(call, pause, self.settings.label_studio_wait_s, note)
 
     def _check(self, folder: ProjectFolder) -> None:
         """Stop here if somebody cancelled the job, or the worker is about to end."""

@@ -40,6 +40,7 @@ class _Server(BaseHTTPRequestHandler):
     """Serves /clip.wav, redirects, slow, large and broken answers; remembers what was asked."""
 
     asked: list[tuple[str, str | None]]
+    down: list[bool]
 
     def do_GET(self) -> None:
         type(self).asked.append((self.path, self.headers.get("Authorization")))
@@ -60,6 +61,8 @@ class _Server(BaseHTTPRequestHandler):
                     time.sleep(0.2)
             return
         status = {"/missing.wav": 404, "/forbidden.wav": 403, "/away.wav": 503}.get(name, 200)
+        if self.down:
+            status = 503
         self.send_response(status)
         kind = "text/html; charset=utf-8" if name == "/login" else "audio/wav"
         self.send_header("Content-Type", kind)
@@ -87,13 +90,14 @@ class _Server(BaseHTTPRequestHandler):
 class Host:
     url: str
     asked: list[tuple[str, str | None]]
+    down: list[bool]
 
 
 def _serve() -> Iterator[Host]:
-    handler = type("Handler", (_Server,), {"asked": []})
+    handler = type("Handler", (_Server,), {"asked": [], "down": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Host(f"http://127.0.0.1:{server.server_port}", handler.asked)
+    yield Host(f"http://127.0.0.1:{server.server_port}", handler.asked, handler.down)
     server.shutdown()
     server.server_close()
 
@@ -251,9 +255,16 @@ def test_what_goes_wrong_is_told(fetch, path, said):
     assert said in result.error
 
 
-def test_label_studio_being_away_is_no_fault_of_the_recordings(fetch):
+def test_label_studio_being_away_is_no_fault_of_the_recordings(fetch, home):
+    home.down.append(True)
     with pytest.raises(LabelStudioUnavailable):
         fetch(f"{UPLOADS}/away.wav")
+
+
+@pytest.mark.parametrize("name", ["away.wav", "hang.wav"])
+def test_a_recording_that_label_studio_alone_has_trouble_with_stops_nothing(fetch, name):
+    result = fetch(f"{UPLOADS}/{name}", fetch_timeout_s=0.5)
+    assert name in result.error
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_given_up(fetch, tmp_path):
