@@ -14,21 +14,19 @@ import logging
 import os
 import select
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from after_model.active_learning import ActiveLearner
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
 from backend.compute.ordering import plan, replan, scores
 from backend.compute.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
+from backend.compute.turns import turn
 from backend.settings import Settings
 from backend.store.projects import ProjectFolder
 
@@ -50,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = ProjectFolder(settings.projects_folder / project)
     folder.delete(["failure.json"])
     try:
-        WORK[work](settings, folder, version)
+        with turn(settings, folder, version):
+            WORK[work](settings, folder, version)
     except Exception as error:
         log.exception("work=%s project=%s version=%s failed", work, project, version)
         message = f"{error}" if isinstance(error, OSError | ValueError) else repr(error)
@@ -86,16 +85,15 @@ def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
     """
     controls = folder.snapshot(version)["controls"]
     progress = reporter(folder, version)
-    with device_lock(settings):
-        for control in controls:
-            tasks = folder.tasks()
-            seen = folder.read("tapt-pool.json", None)
-            if seen is None:
-                seen = [key for key in tasks if audio_path(folder, tasks[key], control)]
-                folder.write("tapt-pool.json", seen)
-            pool = {key: tasks[key] for key in seen if key in tasks}
-            learner = open_learner(settings, folder, control, pool, progress)
-            learner.adapt()
+    for control in controls:
+        tasks = folder.tasks()
+        seen = folder.read("tapt-pool.json", None)
+        if seen is None:
+            seen = [key for key in tasks if audio_path(folder, tasks[key], control)]
+            folder.write("tapt-pool.json", seen)
+        pool = {key: tasks[key] for key in seen if key in tasks}
+        learner = open_learner(settings, folder, control, pool, progress)
+        learner.adapt()
 
 
 def order(settings: Settings, folder: ProjectFolder, version: str) -> None:
@@ -140,33 +138,32 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
     results: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     serving = folder.serving_models()
-    with device_lock(settings):
-        for control in snapshot["controls"]:
-            name = control["name"]
-            learner = open_learner(settings, folder, control, tasks, progress)
-            learner.adapt()  # at once where it was done; a control that is new takes it over
-            given = {
-                key: votes
-                for key, votes in snapshot["labels"].get(name, {}).items()
-                if int(key) in tasks
-            }
-            learner.relabel(given)
-            skipped |= skipped_by(learner)
-            if not learner.labelled:
-                continue
-            if len(learner.curve) <= snapshot["trained"].get(name, 0):  # else killed after it
-                learner.train(make_current=False)
-            record = learner.curve[-1]
-            promoted, reason = _judge(learner, serving.get(name), record.version)
-            results[name] = {
-                **asdict(record),
-                "learner": control["learner"],
-                "promoted": promoted,
-                "reason": " ".join(filter(None, (record.reason, reason))),
-                "held_out": learner.config.fine_tuning == "always",
-                "advice": asdict(learner.advice()),
-                "estimate": learner.estimate(),
-            }
+    for control in snapshot["controls"]:
+        name = control["name"]
+        learner = open_learner(settings, folder, control, tasks, progress)
+        learner.adapt()  # at once where it was done; a control that is new takes it over
+        given = {
+            key: votes
+            for key, votes in snapshot["labels"].get(name, {}).items()
+            if int(key) in tasks
+        }
+        learner.relabel(given)
+        skipped |= skipped_by(learner)
+        if not learner.labelled:
+            continue
+        if len(learner.curve) <= snapshot["trained"].get(name, 0):  # else killed after it
+            learner.train(make_current=False)
+        record = learner.curve[-1]
+        promoted, reason = _judge(learner, serving.get(name), record.version)
+        results[name] = {
+            **asdict(record),
+            "learner": control["learner"],
+            "promoted": promoted,
+            "reason": " ".join(filter(None, (record.reason, reason))),
+            "held_out": learner.config.fine_tuning == "always",
+            "advice": asdict(learner.advice()),
+            "estimate": learner.estimate(),
+        }
     folder.write("skipped.json", skipped)
     replan(settings, folder, len(tasks))
     folder.write(f"rounds/{version}/trained.json", results)
@@ -239,11 +236,6 @@ WORK: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {
 
 
 # --- what they share -----------------------------------------------------------------------------
-
-
-def device_lock(settings: Settings) -> FileLock:
-    """Held while training: one at a time per device of this machine, whatever the project."""
-    return FileLock(Path(tempfile.gettempdir()) / f"after-{settings.device.replace(':', '-')}.lock")
 
 
 def _judge(

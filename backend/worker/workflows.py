@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfiguredInstance
 
+from backend.compute.turns import COMPUTING
 from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
 from backend.label_studio.failures import DOCUMENT as FAILURES
@@ -368,10 +369,10 @@ class Jobs(DBOSConfiguredInstance):
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
         self._check(folder)
-        folder.delete(["failure.json"])
+        folder.delete(["failure.json", COMPUTING])
         command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
-        deadline = time.monotonic() + self.settings.compute_timeout_s
+        deadline = float("inf")
         with (folder.path / "compute.log").open("ab") as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
@@ -381,6 +382,8 @@ class Jobs(DBOSConfiguredInstance):
         try:
             while child.poll() is None:
                 self._check(folder)
+                if deadline == float("inf") and (folder.path / COMPUTING).exists():
+                    deadline = time.monotonic() + self.settings.compute_timeout_s
                 if time.monotonic() > deadline:
                     raise JobFailed(
                         f"{work} took longer than AFTER_COMPUTE_TIMEOUT_S="
