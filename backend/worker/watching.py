@@ -22,7 +22,12 @@ from typing import IO, Any
 from dbos import DBOS
 
 from backend.label_studio import labeling
-from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
+from backend.label_studio.predictions import (
+    LabelStudio,
+    LabelStudioError,
+    LabelStudioFailing,
+    LabelStudioUnavailable,
+)
 from backend.settings import Settings, SettingsError
 from backend.store import learners
 from backend.store.projects import Project, ProjectFolder, Projects
@@ -119,10 +124,23 @@ class Watcher:
             except LabelStudioUnavailable as error:
                 log.warning("project=%d label_studio=away reason=%s", project.id, error)
                 self._looks[project.id].not_before = now_s + 10
+                if isinstance(error, LabelStudioFailing):
+                    self._tell(project, folder, str(error), now_s)
             except (LabelStudioError, ValueError, OSError) as error:
                 log.error("project=%d look failed: %s", project.id, error)
-                folder.note_error("watching", str(error))
-                self._looks[project.id].not_before = now_s + self.settings.reconcile_s
+                self._tell(project, folder, str(error), now_s)
+            except Exception as error:  # whatever it is, the projects after this one are looked at
+                log.exception("project=%d look failed", project.id)
+                self._tell(project, folder, repr(error), now_s)
+
+    def _tell(self, project: Project, folder: ProjectFolder, message: str, now_s: float) -> None:
+        """Show it once, and look again in a while."""
+        self._looks[project.id].not_before = now_s + self.settings.reconcile_s
+        try:
+            if not any(error["message"] == message for error in folder.errors()):
+                folder.note_error("watching", message)
+        except Exception:  # files that can't be read may be what is wrong
+            log.exception("project=%d the error can't be kept", project.id)
 
     def _look(self, project: Project, folder: ProjectFolder, now_s: float) -> None:
         look = self._looks.setdefault(project.id, _Look())
