@@ -8,7 +8,6 @@ the backend twice.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,7 +78,7 @@ def connect(
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
     try:
         _register(client, settings, project, result)
-        _repair_webhook(client, settings, project, result)
+        _repair_webhook(client, project, result)
     except Exception:
         if before is None:  # a project that can't be reached is not to be worked at
             projects.remove(project_id)
@@ -239,13 +238,17 @@ def webhooks(client: LabelStudio, project: Project) -> list[Webhook]:
     return [w for w in found if w.url.rstrip("/") == webhook_url(project)]
 
 
-def wanted_headers(settings: Settings, project: Project) -> dict[str, str]:
-    """The secret that tells Label Studio's events from others', and the way in."""
-    headers = {SECRET_HEADER: project.secret}
-    if settings.has_credentials:
-        pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return headers
+def wanted_headers(project: Project) -> dict[str, str]:
+    """The secret that tells Label Studio's events from others'; it opens nothing else.
+
+    Whoever may change the project sees these headers, so the backend's password is none of them.
+    """
+    return {SECRET_HEADER: project.secret}
+
+
+def tells_password(webhook: Webhook) -> bool:
+    """Whether it carries the backend's password, as those of older releases do."""
+    return any(name.lower() == "authorization" for name in webhook.headers)
 
 
 def is_as_wanted(webhook: Webhook, headers: dict[str, str]) -> bool:
@@ -254,10 +257,8 @@ def is_as_wanted(webhook: Webhook, headers: dict[str, str]) -> bool:
     return sends and webhook.headers == headers
 
 
-def _repair_webhook(
-    client: LabelStudio, settings: Settings, project: Project, result: Connected
-) -> None:
-    headers = wanted_headers(settings, project)
+def _repair_webhook(client: LabelStudio, project: Project, result: Connected) -> None:
+    headers = wanted_headers(project)
     found = webhooks(client, project)
     for extra in found[1:]:
         setup.delete_webhook(client, extra)
@@ -266,7 +267,8 @@ def _repair_webhook(
         result.lines.append("the webhook is as it should be")
     elif found:
         setup.update_webhook(client, found[0], headers)
-        result.lines.append("gave the webhook its secret header")
+        told = " instead of the backend's password" if tells_password(found[0]) else ""
+        result.lines.append(f"gave the webhook its secret header{told}")
     else:
         try:
             setup.add_webhook(client, project.id, webhook_url(project), headers)
