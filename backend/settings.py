@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     allow_unauthenticated: bool = Field(
         default=False, description="listen beyond loopback without credentials"
     )
+    trust_proxy: bool = Field(
+        default=False, description="without credentials, serve what a proxy on this machine sends"
+    )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
     threads: int = Field(default=8, ge=1, description="of the web process")
 
