@@ -1,7 +1,7 @@
 """Who may ask: basic authentication, a secret for webhooks, this machine.
 
-With a user and a password in the settings everything but /health wants them, except that a
-webhook may show its project's secret instead: Label Studio sends no basic authentication with
+With a user and a password in the settings everything but /health and /ready wants them, except that
+a webhook may show its project's secret instead: Label Studio sends no basic authentication with
 events, only fixed headers. START_TRAINING never carries the secret (it comes over the backend's
 connection, not from a webhook), so it needs what other routes need.
 

@@ -31,6 +31,7 @@ from backend.label_studio.predictions import (
 from backend.settings import Settings, SettingsError
 from backend.store import learners
 from backend.store.projects import Project, ProjectFolder, Projects
+from backend.worker import health
 from backend.worker.queueing import ACTIVE, QUEUE, enqueue, project_of
 from backend.worker.rounds import current_labels
 from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
@@ -254,6 +255,7 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
             watcher.tick(now_s)
         except Exception:  # the database is away, say: the next look may find it
             log.exception("watching failed")
+        health.note_turn(settings, name)
     log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
     jobs.stopping.set()
     for child in list(jobs.children):
