@@ -27,6 +27,8 @@ from dbos import DBOS, DBOSConfiguredInstance
 from backend.compute.turns import COMPUTING
 from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
+from backend.label_studio.departed import DOCUMENT as DEPARTED
+from backend.label_studio.departed import sweep
 from backend.label_studio.failures import DOCUMENT as FAILURES
 from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
@@ -34,6 +36,7 @@ from backend.settings import Settings
 from backend.store import learners
 from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
+from backend.worker.logs import keep_short
 from backend.worker.patience import patiently
 
 log = logging.getLogger("after.jobs")
@@ -333,6 +336,8 @@ class Jobs(DBOSConfiguredInstance):
             else:
                 record.path[key] = result.path.relative_to(folder.path).as_posix()
         folder.save_tasks(tasks)
+        missing = folder.read(DEPARTED, {})
+        folder.write(DEPARTED, sweep(folder.audio, tasks, missing, time.time()))
 
     def _push(self, project: Project, folder: ProjectFolder, version: str) -> None:
         client = self._client(project)
@@ -373,7 +378,8 @@ class Jobs(DBOSConfiguredInstance):
         command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
         deadline = float("inf")
-        with (folder.path / "compute.log").open("ab") as output:
+        path = folder.path / "compute.log"
+        with path.open("ab") as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
                 cwd=Path(__file__).parents[2],
@@ -389,6 +395,7 @@ class Jobs(DBOSConfiguredInstance):
                         f"{work} took longer than AFTER_COMPUTE_TIMEOUT_S="
                         f"{self.settings.compute_timeout_s:g}; raise it or use a smaller backbone"
                     )
+                keep_short(path)
                 time.sleep(POLL_S)
             self._check(folder)
         finally:

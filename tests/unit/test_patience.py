@@ -1,4 +1,4 @@
-"""Who is away is waited for up to a limit; what fails is asked a few times; both say what it was."""
+"""Who is away is waited for up to a limit; what fails is asked some times; both say what it was."""
 
 from __future__ import annotations
 
