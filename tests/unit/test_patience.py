@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
+from web_fixtures import SECRET, make_settings
 
 from backend.label_studio import connection
 from backend.label_studio.connection import LabelStudioFailing, LabelStudioUnavailable
 from backend.label_studio.predictions import LabelStudio
-from backend.worker import patience
+from backend.store.projects import Project, Projects
+from backend.worker import patience, workflows
 from backend.worker.patience import GivenUp, patiently
 
 
@@ -101,6 +104,46 @@ def test_waiting_can_be_cancelled():
 
     with pytest.raises(KeyboardInterrupt):
         patiently(Calls(away(), for_ever=True), cancelled, 1800)
+
+
+# --- a job's step -------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("error", "within_s"), [(failing(), 60), (away(), 1900)])
+def test_a_step_ends_where_label_studio_never_answers_well(
+    tmp_path, monkeypatch, error, within_s
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(workflows, "time", clock)
+    jobs = SimpleNamespace(
+        settings=make_settings(tmp_path), projects=Projects(make_settings(tmp_path)),
+        _check=lambda _: None,
+    )  # fmt: skip
+    project = Project(7, "http://ls.example", "k" * 40, SECRET)
+
+    def call() -> None:
+        assert clock.now < 10_000, "asked for ever"
+        raise error
+
+    with pytest.raises(RuntimeError, match="asked to read project 7"):
+        workflows.Jobs._patiently(jobs, project, call)  # type: ignore[arg-type]
+    assert clock.now - 1000 < within_s
+    progress = jobs.projects.folder(7).read("progress.json", {})
+    assert progress["stage"] == "waiting for Label Studio"
 
 
 # --- what Label Studio's answers are -------------------------------------------------------------
