@@ -69,10 +69,17 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> None:
     serve(settings)
 
 
-def _worker(settings: Settings, _options: argparse.Namespace) -> None:
+def _worker(settings: Settings, options: argparse.Namespace) -> int:
+    if options.check:
+        from backend.worker import health
+
+        problem = health.problem(settings)
+        print(problem or "the worker is well")
+        return 1 if problem else 0
     from backend.worker.watching import run_worker
 
     run_worker(settings)
+    return 0
 
 
 def _run(settings: Settings, options: argparse.Namespace) -> int:
@@ -211,7 +218,10 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("serve", _serve, "answer Label Studio and show the status page")
-    add("worker", _worker, "do the jobs: read audio, train, score, put projects in order")
+    command = add("worker", _worker, "do the jobs: read audio, train, score, put projects in order")
+    command.add_argument(
+        "--check", action="store_true", help="say whether this machine's worker is well; start none"
+    )
     command = add("run", _run, "start Label Studio and the backend here, with a folder of audio")
     quickstart.add_arguments(command)
 

@@ -1,12 +1,13 @@
 """Who may ask: basic authentication, a secret for webhooks, this machine.
 
-With a user and a password in the settings everything but /health wants them, except that a webhook
-may show its project's secret instead: Label Studio sends no basic authentication with events, only
-fixed headers. START_TRAINING never carries the secret (it comes over the backend's connection, not
-from a webhook), so it needs what other routes need.
+With a user and a password in the settings everything but /health and /ready wants them, except that
+a webhook may show its project's secret instead: Label Studio sends no basic authentication with
+events, only fixed headers. START_TRAINING never carries the secret (it comes over the backend's
+connection, not from a webhook), so it needs what other routes need.
 
 Without them the service answers this machine alone, called by its own name (another name that was
-made to point here would let a page in a browser read the answers), and events need the secret.
+made to point here would let a page in a browser read the answers), and events need the secret. What
+a proxy passed on came from somewhere else, though the proxy is on this machine.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from backend.settings import LOOPBACK, Settings
 
 SECRET_HEADER = "X-AFTER-Secret"
 WITHOUT_SECRET = ("START_TRAINING",)
+# What proxies add; a browser or Label Studio on this machine sends none of them.
+PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+             "X-Forwarded-Server", "X-Original-Forwarded-For", "X-Real-IP")  # fmt: skip
 
 
 def check(settings: Settings, request: Request) -> None:
     """Aborts with 401 or 403 unless the request may go on; webhooks are asked for more later."""
     if not settings.has_credentials:
-        if not (settings.allow_unauthenticated or _from_here(request)):
+        if not (settings.allow_unauthenticated or _from_here(settings, request)):
             abort(
                 403,
                 "without AFTER_BASIC_AUTH_USER and AFTER_BASIC_AUTH_PASS this backend answers "
-                "its own machine only",
+                "its own machine only, and nobody through a proxy (AFTER_TRUST_PROXY)",
             )
         if not (settings.allow_unauthenticated or _is_our_name(settings, request.host)):
             abort(403, "called by a name that isn't this backend's; set AFTER_URL to its address")
@@ -70,7 +74,9 @@ def _has_password(settings: Settings, request: Request) -> bool:
     return user and password  # both compared, whatever the first says
 
 
-def _from_here(request: Request) -> bool:
+def _from_here(settings: Settings, request: Request) -> bool:
+    if not settings.trust_proxy and any(name in request.headers for name in PASSED_ON):
+        return False
     if not request.remote_addr:  # a Unix socket
         return True
     try:

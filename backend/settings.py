@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AFTER_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
         description="a personal access token or a legacy token",
     )
+    label_studio_wait_s: float = Field(
+        default=1800.0, gt=0, description="that a job waits for a Label Studio that is away"
+    )
     url: str = Field(default="", description="the backend's address as Label Studio sees it")
 
     # the service
@@ -54,6 +57,9 @@ class Settings(BaseSettings):
     basic_auth_pass: SecretStr = SecretStr("")
     allow_unauthenticated: bool = Field(
         default=False, description="listen beyond loopback without credentials"
+    )
+    trust_proxy: bool = Field(
+        default=False, description="without credentials, serve what a proxy on this machine sends"
     )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
     threads: int = Field(default=8, ge=1, description="of the web process")
@@ -97,7 +103,8 @@ class Settings(BaseSettings):
     # audio
     max_audio_bytes: int = Field(default=100 * 2**20, ge=1)
     max_audio_s: float = Field(default=120.0, gt=0)
-    fetch_timeout_s: float = Field(default=30.0, gt=0)
+    fetch_timeout_s: float = Field(default=30.0, gt=0, description="without a byte")
+    fetch_total_s: float = Field(default=300.0, gt=0, description="of one recording, in all")
     fetch_workers: int = Field(default=8, ge=1)
     allow_private_addresses: bool = Field(
         default=False, description="fetch audio from private addresses other than Label Studio's"

@@ -242,7 +242,7 @@ def _project(settings: Settings, projects: Projects, project: Project) -> Iterat
     yield Check(name, True, f"{info.title!r}, {info.task_number} tasks, {info.annotated} labelled")
     yield _guarded(f"{name}, labeling config", lambda: _config(info))
     yield _guarded(f"{name}, backend", lambda: _registered(client, settings, project))
-    webhook = _guarded(f"{name}, webhook", lambda: _webhook(client, settings, project))
+    webhook = _guarded(f"{name}, webhook", lambda: _webhook(client, project))
     yield webhook
     if webhook.ok:
         yield _guarded(f"{name}, events", lambda: _events(client, projects, info))
@@ -291,7 +291,7 @@ def _registered(client: LabelStudio, settings: Settings, project: Project) -> Ch
     )
 
 
-def _webhook(client: LabelStudio, settings: Settings, project: Project) -> Check:
+def _webhook(client: LabelStudio, project: Project) -> Check:
     name = f"project {project.id}, webhook"
     found = connect.webhooks(client, project)
     try:
@@ -309,7 +309,10 @@ def _webhook(client: LabelStudio, settings: Settings, project: Project) -> Check
         return Check(name, False, detail, _again(project))
     if not found[0].is_active:
         return Check(name, False, "it is switched off", _again(project))
-    if not connect.is_as_wanted(found[0], connect.wanted_headers(settings, project)):
+    if connect.tells_password(found[0]):
+        detail = "it carries the backend's password, for whoever may see the project's settings"
+        return Check(name, False, detail, _again(project))
+    if not connect.is_as_wanted(found[0], connect.wanted_headers(project)):
         detail = "its secret header is missing or another one, or it leaves out events"
         return Check(name, False, detail, _again(project))
     return Check(name, True, f"one, to {found[0].url}")

@@ -14,31 +14,23 @@ import logging
 import os
 import select
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from after_model.active_learning import ActiveLearner
 from after_model.active_learning.competition import PROBE
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
-from backend.compute.ordering import (
-    plan,
-    pool_scores,
-    replan,
-    start_order,
-)
+from backend.compute.ordering import plan, pool_scores, replan, start_order
 from backend.compute.orders import at_random, merged
-from backend.compute.pools import audio_path, open_learner, reporter, skipped_by
+from backend.compute.pools import open_learner, reporter, skipped_by
+from backend.compute.turns import turn
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects, TaskRecord
 from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.compute")
@@ -57,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = Projects(settings).folder(int(project))
     folder.delete(["failure.json"])
     try:
-        WORK[work](settings, folder, version)
+        with turn(settings, folder, version):
+            WORK[work](settings, folder, version)
     except Exception as error:
         log.exception("work=%s project=%s version=%s failed", work, project, version)
         message = f"{error}" if isinstance(error, OSError | ValueError) else repr(error)
@@ -117,27 +110,31 @@ def _scored(
 
 
 def adapt(settings: Settings, folder: ProjectFolder, version: str) -> None:
-    """Features of all recordings and, unless left out, TAPT; once a project.
+    """Features of all recordings and, unless left out, TAPT, which is done once a project.
 
-    The recordings that TAPT sees are those of its beginning, so that it can be resumed while others
-    are added.
+    Raises ValueError where most recordings could not be fetched: what is learnt once must not be
+    learnt from the few that were there when a server was away.
     """
-    controls = folder.snapshot(version)["controls"]
     progress = reporter(folder, version)
+    tasks = folder.tasks()
+    _enough(tasks)
     skipped: dict[str, str] = {}
-    with device_lock(settings):
-        for control in controls:
-            tasks = folder.tasks()
-            seen = folder.read("tapt-pool.json", None)
-            if seen is None:
-                seen = [key for key in tasks if audio_path(folder, tasks[key], control)]
-                folder.write("tapt-pool.json", seen)
-            pool = {key: tasks[key] for key in seen if key in tasks}
-            learner = open_learner(settings, folder, control, pool, progress)
-            learner.adapt()
-            skipped |= skipped_by(learner)
+    for control in folder.snapshot(version)["controls"]:
+        learner = open_learner(settings, folder, control, tasks, progress)
+        learner.adapt()
+        skipped |= skipped_by(learner)
     folder.write("skipped.json", skipped)
     folder.write(POOL, {"mark": f"{time.time():.3f}"})
+
+
+def _enough(tasks: Mapping[int, TaskRecord]) -> None:
+    errors = [task.error for task in tasks.values() if task.error is not None]
+    fetched = sum(bool(task.path) for task in tasks.values())
+    if tasks and fetched * 2 < len(tasks):
+        why = f" ({errors[0]})" if errors else ""
+        raise ValueError(
+            f"only {fetched} of {len(tasks)} recordings could be fetched{why}; all are tried again"
+        )
 
 
 def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, Any]:
@@ -148,33 +145,32 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
     results: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     serving = folder.serving_models()
-    with device_lock(settings):
-        for control in snapshot["controls"]:
-            name = control["name"]
-            learner = open_learner(settings, folder, control, tasks, progress)
-            learner.adapt()  # at once where it was done; a control that is new takes it over
-            given = {
-                key: votes
-                for key, votes in snapshot["labels"].get(name, {}).items()
-                if int(key) in tasks
-            }
-            learner.relabel(given)
-            skipped |= skipped_by(learner)
-            if not learner.labelled:
-                continue
-            if len(learner.curve) <= snapshot["trained"].get(name, 0):  # else killed after it
-                learner.train(make_current=False)
-            record = learner.curve[-1]
-            promoted, reason = _judge(learner, serving.get(name), record.version)
-            results[name] = {
-                **asdict(record),
-                "learner": control["learner"],
-                "promoted": promoted,
-                "reason": " ".join(filter(None, (record.reason, reason))),
-                "held_out": learner.config.fine_tuning == "always",
-                "advice": asdict(learner.advice()),
-                "estimate": learner.estimate(),
-            }
+    for control in snapshot["controls"]:
+        name = control["name"]
+        learner = open_learner(settings, folder, control, tasks, progress)
+        learner.adapt()  # at once where it was done; a control that is new takes it over
+        given = {
+            key: votes
+            for key, votes in snapshot["labels"].get(name, {}).items()
+            if int(key) in tasks
+        }
+        learner.relabel(given)
+        skipped |= skipped_by(learner)
+        if not learner.labelled:
+            continue
+        if len(learner.curve) <= snapshot["trained"].get(name, 0):  # else killed after it
+            learner.train(make_current=False)
+        record = learner.curve[-1]
+        promoted, reason = _judge(learner, serving.get(name), record.version)
+        results[name] = {
+            **asdict(record),
+            "learner": control["learner"],
+            "promoted": promoted,
+            "reason": " ".join(filter(None, (record.reason, reason))),
+            "held_out": learner.config.fine_tuning == "always",
+            "advice": asdict(learner.advice()),
+            "estimate": learner.estimate(),
+        }
     folder.write("skipped.json", skipped)
     replan(settings, folder, len(tasks))
     folder.write(f"rounds/{version}/trained.json", results)
@@ -222,11 +218,6 @@ WORK: dict[str, Callable[[Settings, ProjectFolder, str], None]] = {
 
 
 # --- what they share -----------------------------------------------------------------------------
-
-
-def device_lock(settings: Settings) -> FileLock:
-    """Held while training: one at a time per device of this machine, whatever the project."""
-    return FileLock(Path(tempfile.gettempdir()) / f"after-{settings.device.replace(':', '-')}.lock")
 
 
 def _judge(

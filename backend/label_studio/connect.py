@@ -8,7 +8,6 @@ the backend twice.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from backend.access import SECRET_HEADER
 from backend.label_studio import labeling
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio.failures import DOCUMENT
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.label_studio.registration import Webhook
 from backend.settings import Settings
@@ -72,13 +72,13 @@ def connect(
         )
     )
     projects.folder(project_id).reserve()
-    projects.folder(project_id).delete(["failed.json"])  # connecting again tries again
+    projects.folder(project_id).delete(["failed.json", DOCUMENT])  # connecting again tries again
     result = Connected(project)
     named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
     try:
         _register(client, settings, project, result)
-        _repair_webhook(client, settings, project, result)
+        _repair_webhook(client, project, result)
     except Exception:
         if before is None:  # a project that can't be reached is not to be worked at
             projects.remove(project_id)
@@ -238,13 +238,17 @@ def webhooks(client: LabelStudio, project: Project) -> list[Webhook]:
     return [w for w in found if w.url.rstrip("/") == webhook_url(project)]
 
 
-def wanted_headers(settings: Settings, project: Project) -> dict[str, str]:
-    """The secret that tells Label Studio's events from others', and the way in."""
-    headers = {SECRET_HEADER: project.secret}
-    if settings.has_credentials:
-        pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return headers
+def wanted_headers(project: Project) -> dict[str, str]:
+    """The secret that tells Label Studio's events from others'; it opens nothing else.
+
+    Whoever may change the project sees these headers, so the backend's password is none of them.
+    """
+    return {SECRET_HEADER: project.secret}
+
+
+def tells_password(webhook: Webhook) -> bool:
+    """Whether it carries the backend's password, as those of older releases do."""
+    return any(name.lower() == "authorization" for name in webhook.headers)
 
 
 def is_as_wanted(webhook: Webhook, headers: dict[str, str]) -> bool:
@@ -253,10 +257,8 @@ def is_as_wanted(webhook: Webhook, headers: dict[str, str]) -> bool:
     return sends and webhook.headers == headers
 
 
-def _repair_webhook(
-    client: LabelStudio, settings: Settings, project: Project, result: Connected
-) -> None:
-    headers = wanted_headers(settings, project)
+def _repair_webhook(client: LabelStudio, project: Project, result: Connected) -> None:
+    headers = wanted_headers(project)
     found = webhooks(client, project)
     for extra in found[1:]:
         setup.delete_webhook(client, extra)
@@ -265,7 +267,8 @@ def _repair_webhook(
         result.lines.append("the webhook is as it should be")
     elif found:
         setup.update_webhook(client, found[0], headers)
-        result.lines.append("gave the webhook its secret header")
+        told = " instead of the backend's password" if tells_password(found[0]) else ""
+        result.lines.append(f"gave the webhook its secret header{told}")
     else:
         try:
             setup.add_webhook(client, project.id, webhook_url(project), headers)

@@ -2,14 +2,16 @@
 
 Whatever goes wrong is a LabelStudioError that says what was asked of which server, what it answered
 and what to do; it never holds a token, nor what was sent. LabelStudioUnavailable: it may work
-later.
+later. LabelStudioFailing: or it may never.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from json import JSONDecodeError
 from typing import Any, TypeVar
@@ -19,22 +21,33 @@ from label_studio_sdk import LabelStudio as Sdk
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.request_options import RequestOptions
 
+from backend.label_studio.decoding import ACCEPTED, bounded
+
 TIMEOUT_S, CONNECT_TIMEOUT_S = 60.0, 10.0
+AWAY = (408, 423, 429, 502, 503, 504)  # answers of who is busy, starting, or behind a proxy
+MAX_ANSWER_BYTES = 512 * 2**20  # all predictions of a project come in one answer, 400 bytes each
 TOKEN_LEEWAY = timedelta(seconds=60)  # a download begun with a token should end with it
 
 T = TypeVar("T")
 
 
 class LabelStudioError(RuntimeError):
-    """Label Studio refused, or can't do, what was asked."""
+    """Label Studio refused, or can't do, what was asked. request: what that was."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, request: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.request = request
 
 
 class LabelStudioUnavailable(LabelStudioError):
-    """Label Studio is away or failing; the same may work later."""
+    """Label Studio is away; the same may work later. retry_after_s: when, if it said so."""
+
+    retry_after_s: float | None = None
+
+
+class LabelStudioFailing(LabelStudioUnavailable):
+    """Label Studio is there and failed, or did not answer in time; the same may fail every time."""
 
 
 class Connection:
@@ -125,22 +138,30 @@ class Connection:
             return call()
         except ApiError as error:
             raise self._error(what, error) from None
+        except httpx.DecodingError as error:
+            raise LabelStudioError(
+                f"{self.url}: asked to {what}, the answer is not read: {error}"
+            ) from error
         except httpx.HTTPError as error:
             raise self._away(what, error) from error
         except httpx.InvalidURL as error:
             raise LabelStudioError(f"{self.url}: not an address: {error}") from error
         except JSONDecodeError as error:  # the SDK's refresh of a token takes any answer for JSON
-            raise LabelStudioUnavailable(
-                f"{self.url}: asked to {what}, the answer is no JSON; is this Label Studio?"
+            raise LabelStudioFailing(
+                f"{self.url}: asked to {what}, the answer is no JSON; is this Label Studio?",
+                request=what,
             ) from error
 
     def _away(self, what: str, error: httpx.HTTPError) -> LabelStudioUnavailable:
         reason = "does not answer in time"
         if not isinstance(error, httpx.TimeoutException):
             reason = f"can't be reached ({type(error).__name__})"
-        return LabelStudioUnavailable(
+        refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        kind = LabelStudioUnavailable if refused else LabelStudioFailing
+        return kind(
             f"Label Studio at {self.url} {reason} (asked to {what}); is it running, and is its "
-            "address right as seen from here?"
+            "address right as seen from here?",
+            request=what,
         )
 
     def _error(self, what: str, error: ApiError) -> LabelStudioError:
@@ -152,9 +173,13 @@ class Connection:
         fix = _fix(status, detail, error.headers or {})
         if fix:
             message += f". {fix[0].upper()}{fix[1:]}"
-        if status >= 500 or status in (408, 423, 429):
-            return LabelStudioUnavailable(message, status)
-        return LabelStudioError(message, status)
+        if status in AWAY:
+            away = LabelStudioUnavailable(message, status, what)
+            away.retry_after_s = _retry_after_s(error.headers or {})
+            return away
+        if status >= 500:
+            return LabelStudioFailing(message, status, what)
+        return LabelStudioError(message, status, what)
 
 
 NEW_TOKEN = (
@@ -196,6 +221,17 @@ def _fix(status: int, detail: str, headers: Mapping[str, str]) -> str:
     return ""
 
 
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """When to ask again: Retry-After as seconds or as a date; None where there is none."""
+    text = next((v for k, v in headers.items() if k.lower() == "retry-after"), "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
 def _detail(body: Any) -> str:
     """What Label Studio says of an error, without its marks and short."""
     if not isinstance(body, Mapping):
@@ -222,4 +258,7 @@ def _is_personal(api_key: str) -> bool:
 def _connections() -> httpx.Client:
     """Connections for all clients of this process: making one reads all certificates, 50 ms."""
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    return httpx.Client(timeout=timeout, follow_redirects=False)
+    hooks = bounded(MAX_ANSWER_BYTES)
+    return httpx.Client(
+        timeout=timeout, follow_redirects=False, headers=ACCEPTED, event_hooks=hooks
+    )

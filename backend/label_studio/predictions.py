@@ -18,12 +18,17 @@ from typing import Any, TypeVar
 
 from label_studio_sdk.label_interface import LabelInterface
 
-from backend.label_studio.connection import LabelStudioError, LabelStudioUnavailable
+from backend.label_studio.connection import (
+    LabelStudioError,
+    LabelStudioFailing,
+    LabelStudioUnavailable,
+)
 from backend.label_studio.reading import ProjectInfo, Reading, Task
 
 __all__ = [
     "LabelStudio",
     "LabelStudioError",
+    "LabelStudioFailing",
     "LabelStudioUnavailable",
     "Prediction",
     "ProjectInfo",

@@ -30,6 +30,7 @@ from backend.web.predicting import (
     order_version,
     serving_version,
 )
+from backend.web.readiness import problems
 from backend.web.status import duration, status
 
 log = logging.getLogger("after.web")
@@ -74,7 +75,7 @@ def create_app(settings: Settings) -> Flask:
 
     @app.before_request
     def _let_in() -> None:
-        if request.path != "/health":
+        if request.path not in ("/health", "/ready"):
             access.check(settings, request)
 
     @app.after_request
@@ -87,6 +88,11 @@ def create_app(settings: Settings) -> Flask:
     @app.get("/health")
     def health() -> dict[str, Any]:
         return {"status": "UP", "model_class": "AfterBackend"}
+
+    @app.get("/ready")
+    def ready() -> tuple[dict[str, Any], int]:
+        missing = problems(projects)
+        return {"ready": not missing, "problems": missing}, 503 if missing else 200
 
     @app.post("/setup")
     def setup() -> dict[str, Any]:

@@ -64,6 +64,8 @@ def read(request: Request, kind: type[Body]) -> Body:
     """The request's body; aborts with 400, 413, 415 or 422 and the reason."""
     if not request.is_json:
         abort(415, "expected a JSON body with Content-Type: application/json")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        abort(415, "expected a body as it is, without Content-Encoding")
     return check(parse(request.get_data()), kind)
 
 

@@ -9,6 +9,7 @@ says so by its version, and Label Studio asks again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -280,12 +281,19 @@ def _clip(
     if not isinstance(uri, str) or not uri:
         raise Unusable(f"its data has no {audio_key!r}")
     from backend.label_studio import audio as recordings
+    from backend.label_studio.failures import DOCUMENT, Failures
     from backend.label_studio.predictions import LabelStudio, LabelStudioError
 
     name = f"{task}-{audio_key}"
     try:
         client = LabelStudio(project.url, project.api_key)
-        fetched = recordings.fetch(client, folder.audio, {name: uri}, settings)[name]
+        failures = Failures(folder.read(DOCUMENT, {}))
+        fetched = recordings.fetch(client, folder.audio, {name: uri}, settings, failures=failures)[
+            name
+        ]
+        if fetched.path is None:
+            with contextlib.suppress(OSError):  # a full disk must not cost the answer
+                folder.write(DOCUMENT, failures.content())
     except LabelStudioError as error:
         raise Unanswered(str(error)) from None
     if fetched.path is None:

@@ -17,7 +17,7 @@ from dbos._error import DBOSQueueDeduplicatedError
 
 from backend.settings import Settings
 from backend.store import learners
-from backend.store.projects import Projects
+from backend.store.projects import Project, ProjectFolder, Projects
 
 QUEUE = "after"
 ACTIVE = ["ENQUEUED", "PENDING"]
@@ -78,7 +78,7 @@ def request_rollback(settings: Settings, project_id: int, version: str) -> str:
 def cancel(settings: Settings, project_id: int) -> str:
     """Stop what a project does now; returns what was done. Raises LookupError."""
     projects = Projects(settings)
-    projects.get(project_id)
+    project = projects.get(project_id)
     folder = projects.folder(project_id)
     with _client(settings) as client:
         found = [] if client is None else _active(client)
@@ -89,11 +89,19 @@ def cancel(settings: Settings, project_id: int) -> str:
             if job.status == "PENDING":
                 folder.write("cancel", {})
             elif client is not None:
+                _hold(folder, project)  # else the next look queues it again
                 client.cancel_workflow(job.workflow_id)
     return (
         f"cancelled: {', '.join(job.name for job in mine)}. What serves goes on serving; the next "
         "job begins with the next label or when Train is pressed"
     )
+
+
+def _hold(folder: ProjectFolder, project: Project) -> None:
+    """Queue nothing before the next label, or before Train is pressed (see watching.py)."""
+    count = folder.read("failed.json", {"count": 0})["count"]
+    counters = {"events": project.events, "train_requests": project.train_requests}
+    folder.write("failed.json", {"count": count, "until": None} | counters)
 
 
 def _active(client: DBOSClient) -> list[Any]:

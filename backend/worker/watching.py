@@ -23,10 +23,16 @@ from typing import IO, Any
 from dbos import DBOS
 
 from backend.label_studio import labeling
-from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, ProjectInfo
+from backend.label_studio.predictions import (
+    LabelStudio,
+    LabelStudioFailing,
+    LabelStudioUnavailable,
+    ProjectInfo,
+)
 from backend.settings import Settings, SettingsError
 from backend.store import learners
 from backend.store.projects import POOL, Project, ProjectFolder, Projects
+from backend.worker import health
 from backend.worker.intake import Changes, Intake, Votes
 from backend.worker.ordering import IDLE_S, Order, Orderer
 from backend.worker.queueing import QUEUE, enqueue
@@ -153,11 +159,13 @@ class Watcher:
             state.failures += 1
             state.intake = None  # what was half taken in is read anew
             state.not_before = now_s + min(LONGEST_PAUSE_S, 2.0**state.failures)
-            if isinstance(error, LabelStudioUnavailable):
+            away = isinstance(error, LabelStudioUnavailable)
+            if away:
                 log.warning("project=%d label_studio=away reason=%s", project.id, error)
-                return
-            log.exception("project=%d look failed", project.id)
-            folder.note_error("watching", str(error) or repr(error))
+            else:
+                log.exception("project=%d look failed", project.id)
+            if not away or isinstance(error, LabelStudioFailing):
+                _tell(project, folder, str(error) or repr(error))
 
     def close(self) -> None:
         self.warm.close()
@@ -279,6 +287,15 @@ class Watcher:
             folder.write("seen.json", before | values)
 
 
+def _tell(project: Project, folder: ProjectFolder, message: str) -> None:
+    """Show it once; others are not pushed off the page by it."""
+    try:
+        if not any(error["message"] == message for error in folder.errors()):
+            folder.note_error("watching", message)
+    except Exception:  # files that can't be read may be what is wrong
+        log.exception("project=%d the error can't be kept", project.id)
+
+
 def _holding(folder: ProjectFolder, project: Project) -> bool:
     """Whether the last job failed, or was cancelled, and it is too early to try again."""
     failed = folder.read("failed.json", None)
@@ -330,6 +347,7 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
             watcher.tick(now_s)
         except Exception:  # the database is away, say: the next look may find it
             log.exception("watching failed")
+        health.note_turn(settings, name)
     log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
     jobs.stopping.set()
     watcher.close()

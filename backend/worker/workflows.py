@@ -26,22 +26,28 @@ from typing import Any, TypeVar
 from dbos import DBOS, DBOSConfiguredInstance
 
 from backend.compute.orders import at_random
+from backend.compute.turns import COMPUTING
 from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
+from backend.label_studio.departed import DOCUMENT as DEPARTED
+from backend.label_studio.departed import sweep
+from backend.label_studio.failures import DOCUMENT as FAILURES
+from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.label_studio.reading import Task
 from backend.settings import Settings
 from backend.store import learners, scores
 from backend.store.projects import FOLLOWS, Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
+from backend.worker.logs import keep_short
 from backend.worker.ordering import follows
+from backend.worker.patience import patiently
 
 log = logging.getLogger("after.jobs")
 
 JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
 # Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
 APPLICATION_VERSION = "after-jobs-1"
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # for Label Studio to come back
 POLL_S = 0.2
 FETCH_STAGE, WAIT_STAGE = "reading audio", "waiting"
 
@@ -267,23 +273,23 @@ class Jobs(DBOSConfiguredInstance):
         return [learners.describe(control) for control in labeling.controls(info.label_config)]
 
     def _patiently(self, project: Project, call: Callable[[], Result]) -> Result:
-        """The call's result, however long Label Studio is away."""
+        """The call's result, asked for again while Label Studio is away (patience.py)."""
         folder = self.projects.folder(project.id)
-        wait, since = FIRST_WAIT_S, time.time()
-        while True:
-            self._check(folder)
-            try:
-                return call()
-            except LabelStudioUnavailable as error:
-                log.warning("project=%d label_studio=away reason=%s", project.id, error)
-                version = str(folder.read("progress.json", {}).get("version", "after-r00-n0000"))
-                stage = f"{WAIT_STAGE} for Label Studio"
-                folder.note_progress(version, stage, 0, 1, since)
-            until = time.monotonic() + wait
+        since = time.time()
+
+        def pause(seconds: float) -> None:
+            until = time.monotonic() + seconds
             while time.monotonic() < until:
                 self._check(folder)
                 time.sleep(POLL_S)
-            wait = min(2 * wait, LONGEST_WAIT_S)
+
+        def note(error: LabelStudioUnavailable) -> None:
+            log.warning("project=%d label_studio=away reason=%s", project.id, error)
+            version = str(folder.read("progress.json", {}).get("version", "after-r00-n0000"))
+            folder.note_progress(version, f"{WAIT_STAGE} for Label Studio", 0, 1, since)
+
+        self._check(folder)
+        return patiently(call, pause, self.settings.label_studio_wait_s, note)
 
     def _check(self, folder: ProjectFolder) -> None:
         """Stop here if somebody cancelled the job, or the worker is about to end."""
@@ -327,7 +333,14 @@ class Jobs(DBOSConfiguredInstance):
             folder.note_progress(version, FETCH_STAGE, done, total, started)
 
         items = {f"{users[0][0]}-{users[0][1]}": uri for uri, users in wanted.items()}
-        fetched = recordings.fetch(client, folder.audio, items, self.settings, progress=progress)
+        failures = Failures(folder.read(FAILURES, {}))
+        try:
+            fetched = recordings.fetch(
+                client, folder.audio, items, self.settings, progress, failures
+            )
+        finally:
+            with contextlib.suppress(OSError):  # a full disk: what was remembered is asked again
+                folder.write(FAILURES, failures.content())
         for name, result in fetched.items():
             for task_id, key in wanted[items[name]]:
                 record = tasks[task_id]
@@ -336,15 +349,19 @@ class Jobs(DBOSConfiguredInstance):
                 else:
                     record.path[key] = result.path.relative_to(folder.path).as_posix()
         folder.save_tasks(tasks)
+        missing = folder.read(DEPARTED, {})
+        used = {Path(path).name for task in tasks.values() for path in task.path.values()}
+        folder.write(DEPARTED, sweep(folder.audio, tasks, used, missing, time.time()))
 
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
         self._check(folder)
-        folder.delete(["failure.json"])
+        folder.delete(["failure.json", COMPUTING])
         command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
-        deadline = time.monotonic() + self.settings.compute_timeout_s
-        with (folder.path / "compute.log").open("ab") as output:
+        deadline = float("inf")
+        path = folder.path / "compute.log"
+        with path.open("ab") as output:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
                 cwd=Path(__file__).parents[2],
@@ -353,11 +370,14 @@ class Jobs(DBOSConfiguredInstance):
         try:
             while child.poll() is None:
                 self._check(folder)
+                if deadline == float("inf") and (folder.path / COMPUTING).exists():
+                    deadline = time.monotonic() + self.settings.compute_timeout_s
                 if time.monotonic() > deadline:
                     raise JobFailed(
                         f"{work} took longer than AFTER_COMPUTE_TIMEOUT_S="
                         f"{self.settings.compute_timeout_s:g}; raise it or use a smaller backbone"
                     )
+                keep_short(path)
                 time.sleep(POLL_S)
             self._check(folder)
         finally:

@@ -359,6 +359,31 @@ def test_without_a_password_a_name_that_was_made_to_point_here_is_refused(client
     assert client.get("/status", headers={"Host": host}).status_code in (400, 403)
 
 
+PROXIED = [
+    {"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=203.0.113.7"}, {"Via": "1.1 proxy"},
+    {"X-Real-IP": "203.0.113.7"}, {"X-Forwarded-Proto": "https"}, {"X-Forwarded-For": "127.0.0.1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", PROXIED)
+def test_behind_a_proxy_on_this_machine_nobody_is_this_machine(client, headers):
+    response = client.get("/status", headers=headers)
+    assert response.status_code == 403
+    assert "AFTER_TRUST_PROXY" in response.json["error"]
+
+
+@pytest.mark.parametrize("headers", PROXIED)
+def test_a_proxy_that_is_trusted_is_served(tmp_path, headers):
+    client = make_client(make_settings(tmp_path, trust_proxy=True))
+    assert client.get("/status", headers=headers).status_code == 200
+
+
+def test_a_trusted_proxy_changes_nothing_for_other_machines(tmp_path):
+    client = make_client(make_settings(tmp_path, trust_proxy=True))
+    other = {"REMOTE_ADDR": "203.0.113.7"}
+    assert client.get("/status", environ_base=other).status_code == 403
+
+
 @pytest.mark.parametrize("host", ["localhost:9090", "127.0.0.1", "[::1]:9090", "after.example.org"])
 def test_without_a_password_its_own_names_are_served(tmp_path, host):
     client = make_client(make_settings(tmp_path, url="https://after.example.org"))
@@ -437,3 +462,9 @@ def test_metrics_count_labels_rounds_and_answers(client, settings):
     assert 'after_labels{project="1"} 1.0' in text
     assert 'after_predictions_answered_total{kind="empty",project="1"} 1.0' in text
     assert "after_jobs_waiting 0.0" in text
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br"])
+def test_a_body_that_has_to_be_unpacked_is_refused(client, encoding):
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    assert client.post("/predict", data=b"\x1f\x8b", headers=headers).status_code == 415

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from backend.__main__ import _parser
 from backend.settings import Settings
 from tests.image import Instruction, parse
 
@@ -114,6 +115,37 @@ def test_every_setting_that_compose_passes_on_exists(services: dict[str, Any]) -
     for name in ("backend", "worker"):
         passed = {key for key in services[name]["environment"] if key.startswith("AFTER_")}
         assert passed <= fields
+
+
+# What the image or compose itself decides.
+OWN = {"AFTER_DATA", "AFTER_HOST", "AFTER_PORT", "AFTER_ALLOW_UNAUTHENTICATED", "AFTER_TRUST_PROXY"}
+
+
+def test_every_setting_can_be_given_to_compose(services: dict[str, Any]) -> None:
+    fields = {f"AFTER_{name.upper()}" for name in Settings.model_fields}
+    passed = set(services["worker"]["environment"])
+    assert fields - passed == OWN
+
+
+def test_no_log_grows_for_ever(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["logging"]["driver"] == "json-file"
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+
+
+def test_memory_and_processors_are_limited_by_variables_that_are_no_limit_by_default(
+    services: dict[str, Any],
+) -> None:
+    for service in services.values():
+        for key in ("mem_limit", "cpus"):
+            assert VARIABLE.fullmatch(str(service[key])).groups()[1:] == (":-", "0")  # type: ignore[union-attr]
+
+
+def test_the_workers_health_is_asked_by_a_command_that_there_is(services: dict[str, Any]) -> None:
+    kind, *command = services["worker"]["healthcheck"]["test"]
+    assert (kind, command[:3]) == ("CMD", ["python", "-m", "backend"])
+    options = _parser().parse_args(command[3:])
+    assert options.check
 
 
 def test_web_and_worker_share_data_settings_and_image(services: dict[str, Any]) -> None:

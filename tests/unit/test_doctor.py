@@ -16,7 +16,8 @@ from web_fixtures import CONFIG, SECRET, add_project, make_settings
 
 from backend.cli import doctor as module
 from backend.cli.doctor import Check, doctor, line, main
-from backend.store.projects import Projects, UnknownProject
+from backend.label_studio.connect import wanted_headers
+from backend.store.projects import Project, Projects, UnknownProject
 
 URL = "http://127.0.0.1:9"  # nothing listens on the discard port
 RIGHTS = list(module.RIGHTS)
@@ -368,3 +369,16 @@ def test_no_secret_is_printed(check, settings, capsys):
     said = capsys.readouterr().out
     assert SECRET not in said
     assert "k" * 40 not in said
+
+
+def test_a_webhook_that_carries_the_password_is_to_be_connected_again(check, fake):
+    """As older releases made it; it goes on working."""
+    fake.hook["headers"]["Authorization"] = "Basic bHM6cHc="
+    found = check("webhook")
+    assert not found.ok
+    assert "the backend's password" in found.detail
+    assert "backend connect" in found.fix
+
+
+def test_a_webhook_is_told_its_secret_alone():
+    assert wanted_headers(Project(1, "http://ls", "k" * 40, SECRET)) == {"X-AFTER-Secret": SECRET}

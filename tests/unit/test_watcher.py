@@ -1,0 +1,141 @@
+"""The watcher's looks at projects, with Label Studio and the jobs' database replaced."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from web_fixtures import add_project, make_settings
+
+from backend.label_studio.predictions import LabelStudioFailing, LabelStudioUnavailable
+from backend.store.projects import Projects
+from backend.worker import queueing, watching
+from backend.worker.watching import Watcher
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def watcher(settings, monkeypatch) -> Watcher:
+    """Of projects 1, 2 and 3; no job is there."""
+    for number in (1, 2, 3):
+        add_project(settings, number)
+    monkeypatch.setattr(watching.DBOS, "list_workflows", lambda **_: [])
+    return Watcher(settings, Projects(settings), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("tasks"), TypeError("None"), AttributeError("x"), RecursionError("deep"),
+     ValueError("config"), OSError("disk"), LabelStudioUnavailable("away")],
+)  # fmt: skip
+def test_an_error_in_one_project_disturbs_no_other(watcher, monkeypatch, error):
+    looked: list[int] = []
+
+    def needed(_self: Watcher, project: Any, *_: Any) -> None:
+        looked.append(project.id)
+        if project.id == 1:
+            raise error
+
+    monkeypatch.setattr(Watcher, "_needed", needed)
+    watcher.tick(1000.0)
+    assert looked == [1, 2, 3]
+    watcher.tick(1001.0)
+    assert looked == [1, 2, 3]  # nothing moved, and 1 waits
+
+
+def test_a_damaged_file_of_a_project_disturbs_no_other(watcher, monkeypatch, settings):
+    """The file that errors are kept in is damaged, too."""
+    looked: list[int] = []
+    monkeypatch.setattr(Watcher, "_needed", lambda _self, project, *_: looked.append(project.id))
+    folder = Projects(settings).folder(1)
+    folder.path.mkdir(parents=True)
+    for name in ("rollback.json", "errors.json"):
+        (folder.path / name).write_text("{")
+    watcher.tick(1000.0)
+    assert looked == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("tasks"), LabelStudioFailing("answered 500", 500, "read it")]
+)
+def test_an_error_that_stays_is_shown_once(watcher, monkeypatch, settings, error):
+    def needed(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Watcher, "_needed", needed)
+    for minute in range(1, 6):
+        watcher.tick(minute * 100.0)
+    (told,) = Projects(settings).folder(1).errors()
+    assert (told["where"], told["message"]) == (
+        "watching",
+        repr(error) if isinstance(error, KeyError) else str(error),
+    )
+
+
+# --- cancelling a job that waits -----------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    workflow_id: str
+    name: str = "round"
+    status: str = "ENQUEUED"
+
+
+class Client:
+    """The jobs' database, with one job that waits."""
+
+    def __init__(self) -> None:
+        self.jobs = [Job("project-1-a")]
+
+    def list_workflows(self, **_: Any) -> list[Job]:
+        return self.jobs
+
+    def cancel_workflow(self, workflow_id: str) -> None:
+        self.jobs = [job for job in self.jobs if job.workflow_id != workflow_id]
+
+
+@pytest.fixture
+def cancelled(settings, watcher, monkeypatch) -> list[str]:
+    """Project 1's job was cancelled while it waited; what is queued from now on."""
+    client = Client()
+    monkeypatch.setattr(queueing, "_client", lambda _: contextlib.nullcontext(client))
+    assert "cancelled: round" in queueing.cancel(settings, 1)
+    assert not client.jobs
+    queued: list[str] = []
+
+    class Jobs:
+        round = "round"
+
+    watcher.jobs = Jobs()  # type: ignore[assignment]
+    monkeypatch.setattr(watching, "enqueue", lambda job, *_: queued.append(job) or True)
+    monkeypatch.setattr(
+        Watcher, "_needed", lambda _self, project, *_: "round" if project.id == 1 else None
+    )
+    return queued
+
+
+def test_a_waiting_job_that_was_cancelled_is_not_queued_again(cancelled, watcher):
+    for minute in range(1, 10):
+        watcher.tick(minute * 100.0)
+    assert cancelled == []
+
+
+def test_the_next_label_begins_it_again(cancelled, watcher, settings):
+    watcher.tick(100.0)
+    Projects(settings).note_event(1)
+    watcher.tick(101.0)
+    assert cancelled == ["round"]
+
+
+def test_train_begins_it_again(cancelled, watcher, settings):
+    watcher.tick(100.0)
+    Projects(settings).request_training(1)
+    watcher.tick(101.0)
+    assert cancelled == ["round"]
