@@ -29,7 +29,7 @@ def sweep(
 
     tasks: all that Label Studio lists now. used: names of files that any of them refers to; tasks
     with the same address share one file, which is named after the first. missing_since: what the
-    last call returned, to be given to the next one. Half-written files of killed downloads go as well.
+    last call returned, to be given to the next one. Half-written files of killed downloads go, too.
     """
     if not tasks or not audio.is_dir():
         return dict(missing_since)
