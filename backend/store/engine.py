@@ -60,16 +60,14 @@ class Database:
         """Insert rows of the same columns; one whose primary key is there is replaced."""
         if not rows:
             return
-        insert: Any = sqlite.insert if self.path is not None else postgresql.insert
-        statement = insert(table)
+        statement = self._insert(table)
         keys = [column.name for column in table.primary_key]
         others = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=keys, set_=others)
-            if others
-            else statement.on_conflict_do_nothing(),
-            rows,
-        )
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+
+    def ensure(self, connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+        """Insert a row, unless its primary key is there."""
+        connection.execute(self._insert(table).on_conflict_do_nothing(), row)
 
     def now(self) -> sa.ColumnElement[float]:
         """The database's time in seconds since 1970: the same for every machine."""
@@ -77,8 +75,18 @@ class Database:
             return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
         return sa.literal_column("extract(epoch from clock_timestamp())::float8", sa.Float)
 
+    def settle(self) -> None:
+        """Have what was committed survive a power cut (engine.py's _configure)."""
+        if self.path is not None:
+            with self.engine.connect() as connection:
+                connection.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def close(self) -> None:
         self.engine.dispose()
+
+    def _insert(self, table: sa.Table) -> Any:
+        insert: Any = sqlite.insert if self.path is not None else postgresql.insert
+        return insert(table)
 
 
 def parts(values: Iterable[Any]) -> Iterator[list[Any]]:

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from backend.settings import Settings
 from backend.store import leases, migrations
 from backend.store.engine import Database
-from backend.store.folder import MAX_ERRORS, RESERVE, ProjectFolder, now
+from backend.store.folder import ProjectFolder
+from backend.store.history import MAX_ERRORS, RESERVE, now
 from backend.store.schema import CHANGES, PROJECTS, WORKERS
 from backend.store.tasks import TaskRecord
 

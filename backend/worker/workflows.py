@@ -191,6 +191,7 @@ class Jobs(DBOSConfiguredInstance):
         folder.add_history(entry)
         folder.write("trained-on.json", folder.snapshot(version)["labels"])
         folder.releases.prune(keep=self.settings.keep_models)
+        folder.forget_rounds()
         self._finish(folder)
 
     @DBOS.step(name="make current")
@@ -289,7 +290,7 @@ class Jobs(DBOSConfiguredInstance):
         """Stop here if somebody cancelled the job, or the worker is about to end."""
         if self.stopping.is_set():
             threading.Event().wait()  # the process ends; the step is run again by the next worker
-        if (folder.path / "cancel").exists():
+        if folder.read("cancel", None) is not None:
             raise JobCancelled
 
     def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:

@@ -69,7 +69,7 @@ def release(
             "tasks": {str(key): entry for key, entry in (tasks or {}).items()},
         },
     )
-    folder.releases.publish(version, lambda _: None, {"models": models or {}, "labelled": 0})
+    folder.releases.publish(version, models or {})
 
 
 def entry(score: float, *probs: float) -> dict[str, Any]:
@@ -152,7 +152,8 @@ def living_project(settings: Settings, project_id: int = 1, rounds: int = 4) -> 
     tasks[3] = record(error="http://files.example.org/a.wav: answered 404 Not Found")
     folder.save_tasks(tasks)
     folder.write("plan.json", {"start": 12, "round_size": size, "budget": 100})
-    folder.write("history.json", history)
+    for item in history:
+        folder.add_history(item)
     newest = history[-1]["version"]
     pool = {}
     for i in range(300):
@@ -178,7 +179,7 @@ def worst_project(settings: Settings, project_id: int = 2) -> ProjectFolder:
         item["advice"] = {
             "stop": True, "reason": "y" * 200, "agreement": float("nan"), "expected_gain": None,
         }  # fmt: skip
-    folder.write("history.json", history)
+        folder.add_history(item)
     folder.write(
         "skipped.json",
         {str(i): f"<b>clip</b> /data/upload/2/{'z' * 90}.wav is silent" for i in range(400, 480)},
