@@ -77,6 +77,7 @@ class Documents(Stored):
             return default
 
     def _write_file(self, name: str, content: Any) -> None:
+        self.database.check()
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

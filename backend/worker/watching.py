@@ -26,14 +26,16 @@ from backend.label_studio.predictions import LabelStudio, LabelStudioError, Labe
 from backend.settings import Settings, SettingsError
 from backend.store import learners
 from backend.store.projects import Project, ProjectFolder, Projects
+from backend.worker.heartbeat import Heartbeat
 from backend.worker.queueing import ACTIVE, QUEUE, enqueue, project_of
 from backend.worker.rounds import current_labels
+from backend.worker.takeover import take_over
 from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
 
 log = logging.getLogger("after.worker")
 
-HEARTBEAT_S = 5.0
-SILENT_S = 60.0  # a worker that said nothing for so long is dead: its jobs are taken over
+LOST = 75  # exit status of a worker that was given up
+TAKE_OVER_S = 5.0  # between looks at what other workers do
 LOOK_SHARE = 0.2  # of the time may go into asking Label Studio, however large the project is
 
 
@@ -214,7 +216,9 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
             "notification_listener_polling_interval_sec": 1.0,
         }
     )
-    jobs = Jobs(settings, projects)
+    jobs: Jobs
+    heartbeat = Heartbeat(projects, name, lost=lambda: _end(jobs, LOST))
+    jobs = Jobs(settings, projects.fenced(heartbeat.fence), heartbeat.fence)
     DBOS.launch()
     DBOS.register_queue(
         QUEUE,
@@ -222,46 +226,34 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
         polling_interval_sec=min(1.0, settings.poll_s),
         on_conflict="always_update",
     )
-    watcher = Watcher(settings, projects, jobs)
+    watcher = Watcher(settings, jobs.projects, jobs)
     log.info("worker=%s ready projects=%d", name, len(projects.all()))
     ready()
-    beaten = -1e9
+    looked = -1e9
     while not stop.wait(settings.poll_s):
         now_s = time.monotonic()
-        if now_s - beaten >= HEARTBEAT_S:
-            projects.note_worker(name, time.time())
-            _take_over(projects, name)
-            beaten = now_s
         try:
+            if now_s - looked >= TAKE_OVER_S:
+                take_over(projects, name)
+                looked = now_s
             watcher.tick(now_s)
         except Exception:  # the database is away, say: the next look may find it
             log.exception("watching failed")
     log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
+    heartbeat.end()
+    _end(jobs, 0)
+
+
+def _end(jobs: Jobs, status: int) -> None:
+    """End this process at once: threads of unfinished jobs must not record the end of their
+    children as a failure."""
+    if status == LOST:
+        log.error("another worker has taken over this one's jobs: it ends, and can be started anew")
     jobs.stopping.set()
     for child in list(jobs.children):
         child.kill()
     logging.shutdown()
-    os._exit(0)  # threads of unfinished jobs must not record the end of their children as a failure
-
-
-def _take_over(projects: Projects, name: str) -> None:
-    """Resume the jobs of workers that are silent: their machine may never come back."""
-    silent = [
-        worker
-        for worker, seen in projects.workers().items()
-        if worker != name and time.time() - seen > SILENT_S
-    ]
-    if not silent:
-        return
-    for job in DBOS.list_workflows(
-        status="PENDING",
-        workflow_id_prefix="project-",
-        executor_id=silent,
-        load_input=False,
-        load_output=False,
-    ):
-        log.warning("job=%s taken over from worker=%s", job.workflow_id, job.executor_id)
-        DBOS.resume_workflow(job.workflow_id)
+    os._exit(status)
 
 
 def _own_name(settings: Settings) -> tuple[str, IO[Any]]:

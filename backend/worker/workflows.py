@@ -29,6 +29,7 @@ from backend.label_studio import connect, labeling
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
 from backend.settings import Settings
 from backend.store import learners
+from backend.store.engine import Fence
 from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
 
@@ -56,9 +57,11 @@ class JobCancelled(RuntimeError):
 class Jobs(DBOSConfiguredInstance):
     """The workflows, with what they need; one instance a worker."""
 
-    def __init__(self, settings: Settings, projects: Projects) -> None:
+    def __init__(self, settings: Settings, projects: Projects, fence: Fence) -> None:
+        """projects: fenced by this worker's lease, as the children that compute will be."""
         self.settings = settings
         self.projects = projects
+        self.fence = fence
         self.stopping = threading.Event()
         self.children: set[subprocess.Popen[bytes]] = set()
         super().__init__("jobs")
@@ -290,6 +293,7 @@ class Jobs(DBOSConfiguredInstance):
         """Stop here if somebody cancelled the job, or the worker is about to end."""
         if self.stopping.is_set():
             threading.Event().wait()  # the process ends; the step is run again by the next worker
+        folder.database.check()
         if folder.read("cancel", None) is not None:
             raise JobCancelled
 
@@ -361,7 +365,10 @@ class Jobs(DBOSConfiguredInstance):
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
         self._check(folder)
         folder.delete(["failure.json"])
-        command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
+        command = [
+            sys.executable, "-m", "backend.compute", work, folder.path.name, version,
+            self.fence.lease, str(self.fence.token),
+        ]  # fmt: skip
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
         deadline = time.monotonic() + self.settings.compute_timeout_s
         with (folder.path / "compute.log").open("ab") as output:
