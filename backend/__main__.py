@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from backend import settings as settings_module
@@ -32,6 +33,10 @@ examples
     python -m backend status 7
     python -m backend rollback 7 after-r03-n0060
     python -m backend cancel 7
+
+  keep a copy of everything that can't be computed again, or go back to one:
+    python -m backend backup after-backup.tar.gz
+    python -m backend restore after-backup.tar.gz
 """
 KEY_HELP = (
     "a personal access token or a legacy token of Label Studio (Account & Settings); better given "
@@ -129,6 +134,41 @@ def _cancel(settings: Settings, options: argparse.Namespace) -> None:
     from backend.worker import queueing
 
     print(queueing.cancel(settings, options.project))
+
+
+def _pause(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.store.projects import Projects
+
+    Projects(settings).change(options.project, paused=True)
+    print(
+        f"project {options.project} is paused: labels are counted and no job begins; what runs "
+        "goes on to its end (python -m backend cancel stops it)"
+    )
+
+
+def _resume(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.store.projects import Projects
+
+    Projects(settings).change(options.project, paused=False)
+    print(f"project {options.project} goes on")
+
+
+def _backup(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.store import backup
+
+    contents = [name for name in backup.OPTIONAL if getattr(options, name)]
+    size = backup.backup(settings, options.file, contents)
+    print(f"{options.file}: {size / 2**20:.1f} MiB; it holds access tokens, keep it safe")
+
+
+def _restore(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.store import backup
+
+    count = backup.restore(settings, options.file, options.force)
+    print(
+        f"{count} projects restored into {settings.data}; start `serve` and `worker`, and run "
+        "`python -m backend doctor`"
+    )
 
 
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
@@ -246,6 +286,21 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("cancel", _cancel, "stop what a project does now; what serves goes on serving")
     command.add_argument("project", type=_number, metavar="PROJECT")
+
+    command = add("pause", _pause, "begin no job of a project until it is resumed")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+
+    command = add("resume", _resume, "let a paused project go on")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+
+    command = add("backup", _backup, "write everything but audio and features into one file")
+    command.add_argument("file", type=Path, metavar="FILE", help="such as after-backup.tar.gz")
+    command.add_argument("--audio", action="store_true", help="the fetched recordings, too")
+    command.add_argument("--features", action="store_true", help="features, too")
+
+    command = add("restore", _restore, "have the state of a backup; stop serve and worker first")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--force", action="store_true", help="replace the state that there is")
 
     command = add("disconnect", _disconnect, "forget a project; its models and labels stay")
     command.add_argument("project", type=_number, metavar="PROJECT")

@@ -6,6 +6,7 @@ environment.
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -202,6 +203,7 @@ def load() -> Settings:
     """The settings of this process; raises SettingsError naming the variables that are wrong."""
     try:
         settings = Settings()
+        os.umask(0o077)  # keys, recordings and models are their owner's alone from the beginning
         settings.data = settings.data.resolve()  # children run in other folders
         settings.data.mkdir(parents=True, exist_ok=True)
     except ValidationError as error:

@@ -1,10 +1,11 @@
 """The heavy part of a job, in a process of its own: bootstrap, round, extend, rescore.
 
-    python -m backend.compute WORK PROJECT VERSION
+    python -m backend.compute WORK PROJECT VERSION [LEASE TOKEN]
 
 A worker starts it and reads its progress from `progress.json`; it can be cancelled, limited in
 time or killed by the system without taking the worker along. It ends when the worker does: its
-standard input is a pipe from there, and closes. A step that was killed can be run again: what it
+standard input is a pipe from there, and closes; and when another worker has taken the lease that
+it is named. A step that was killed can be run again: what it
 has finished is found on disk.
 """
 
@@ -30,6 +31,7 @@ from backend.compute.pools import open_learner, reporter, skipped_by
 from backend.compute.turns import turn
 from backend.settings import Settings
 from backend.store import scores
+from backend.store.engine import Fence
 from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects, TaskRecord
 from backend.store.scores import PoolScores
 
@@ -38,7 +40,7 @@ log = logging.getLogger("after.compute")
 
 def main(arguments: Sequence[str]) -> int:
     """Does some work; 0, or 1 with the reason in `failure.json`."""
-    work, project, version = arguments
+    work, project, version, *lease = arguments
     _end_with_parent()
     settings = settings_module.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(message)s")
@@ -46,7 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(settings.compute_threads)
-    folder = Projects(settings).folder(int(project))
+    projects = Projects(settings)
+    if lease:
+        name, token = lease
+        projects = projects.fenced(Fence(name, int(token), lost=lambda: os._exit(70)))
+    folder = projects.folder(int(project))
     folder.delete(["failure.json"])
     try:
         with turn(settings, folder, version):

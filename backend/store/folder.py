@@ -1,34 +1,29 @@
-"""What is kept of one project: rows of its own in the database, and a folder of files.
+"""What is kept of one project: rows of its own in the database, and a folder for what is large.
 
-What is large is in files, each written beside, forced to disk and renamed, so that a reader finds
-the old or the new and a killed writer leaves the old.
+Audio, features, embeddings, learners, their models and the scores of a whole pool are files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from after_model.model_store import ModelStore
+import sqlalchemy as sa
+
 from backend.store.engine import Database
-from backend.store.tasks import Tasks
+from backend.store.history import History
+from backend.store.releases import Releases
+from backend.store.schema import DOCUMENTS
 
-MAX_ERRORS = 20
-MAX_MESSAGE = 2000  # characters
-RESERVE = "errors-reserve.json"
 FOLLOWS, ORDER, POOL = "follows.json", "order.json", "pool.json"
-RESERVED = 16_384  # bytes
 
 
-class ProjectFolder(Tasks):
+class ProjectFolder(History):
     """What is kept of one project."""
 
     def __init__(self, path: Path, database: Database) -> None:
@@ -40,9 +35,9 @@ class ProjectFolder(Tasks):
         self.rounds = path / "rounds"
 
     @property
-    def releases(self) -> ModelStore:
-        """Releases: which learner's model serves each control; `current` is what serves."""
-        return ModelStore(self.path / "releases")
+    def releases(self) -> Releases:
+        """Releases: which learner's model serves each control, and which release serves."""
+        return Releases(self.database, self.id)
 
     # --- rounds ----------------------------------------------------------------------------------
 
@@ -50,15 +45,6 @@ class ProjectFolder(Tasks):
         if not re.fullmatch(r"after-r\d{2,}-n\d{4,}", version):
             raise ValueError(f"version {version!r}: expected a name such as after-r03-n0060")
         return self.rounds / version
-
-    def history(self) -> list[dict[str, Any]]:
-        """Every round, oldest first."""
-        return self.read("history.json", [])
-
-    def add_history(self, entry: dict[str, Any]) -> None:
-        """Add a round, or replace the one with the same version."""
-        kept = [e for e in self.history() if e["version"] != entry["version"]]
-        self.write("history.json", [*kept, entry])
 
     def release_models(self, version: str) -> dict[str, tuple[str, str]]:
         """(learner, its version) by control, of a release; empty before the first round."""
@@ -94,6 +80,22 @@ class ProjectFolder(Tasks):
             )
         return content
 
+    def forget_rounds(self, keep: Iterable[str] = ()) -> None:
+        """Remove what is kept of rounds that are neither a release nor among these; the history
+        remembers them."""
+        kept = {*self.releases.versions(), *keep}
+        with self.database.write() as connection:
+            names = connection.execute(
+                sa.select(DOCUMENTS.c.name).where(
+                    DOCUMENTS.c.project_id == self.id, DOCUMENTS.c.name.startswith("rounds/")
+                )
+            ).scalars()
+            gone = [name for name in names if name.split("/")[1] not in kept]
+            self._delete_documents(connection, gone)
+        for path in self.rounds.glob("*"):
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
     # --- what happens now ------------------------------------------------------------------------
 
     def note_progress(
@@ -109,61 +111,5 @@ class ProjectFolder(Tasks):
             "started": started,
             "updated": time.time(),
         }
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, sa.exc.OperationalError):
             self.write("progress.json", content)
-
-    def note_error(self, where: str, message: str) -> None:
-        """Keep an error for the status page, also when the disk is full."""
-        entry = {"time": now(), "where": where, "message": message[:MAX_MESSAGE]}
-        try:
-            self.write("errors.json", [entry, *self.errors()][:MAX_ERRORS])
-        except OSError:
-            # No room for a new file: write over blocks that were reserved while there was.
-            with contextlib.suppress(OSError), (self.path / RESERVE).open("r+b") as file:
-                file.write(json.dumps([entry]).encode()[:RESERVED].ljust(RESERVED))
-                file.flush()
-                os.fsync(file.fileno())
-
-    def reserve(self) -> None:
-        """Set room aside for telling that there is no more."""
-        if not (self.path / RESERVE).exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / RESERVE).write_bytes(b"[]".ljust(RESERVED))
-
-    def errors(self) -> list[dict[str, str]]:
-        """The last errors, newest first."""
-        found = self.read(RESERVE, []) + self.read("errors.json", [])
-        return sorted(found, key=lambda entry: entry["time"], reverse=True)[:MAX_ERRORS]
-
-    # --- files -----------------------------------------------------------------------------------
-
-    def read(self, name: str, default: Any) -> Any:
-        """A JSON file's content, the default where there is none."""
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return default
-
-    def write(self, name: str, content: Any) -> None:
-        """Replace a JSON file: a reader sees the old one or the new one, whatever dies."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-
-    def delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self.path / name).unlink(missing_ok=True)
-
-
-def now() -> str:
-    """UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,7 +11,7 @@ from typing import Any
 
 from after_model.model_store import ModelStore
 from backend.label_studio.labeling import Control
-from backend.store.projects import ProjectFolder
+from backend.store.folder import ProjectFolder
 
 
 def describe(control: Control) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def take(database: Database, name: str, holder: str, seconds: float) -> int | No
 
 
 def renew(database: Database, name: str, token: int, seconds: float) -> bool:
-    """Whether the lease is still held under this token; then it is for so long again."""
+    """Whether nobody else has taken the lease; then it is held for so long again, also where it
+    had ended meanwhile."""
     return _change(database, name, token, seconds)
 
 
@@ -39,25 +40,11 @@ def release(database: Database, name: str, token: int) -> None:
     _change(database, name, token, 0.0)
 
 
-def held(database: Database, connection: sa.Connection, name: str, token: int) -> bool:
-    """Whether the lease is held under this token, for the transaction that asks."""
-    found = connection.execute(
-        sa.select(LEASES.c.token)
-        .where(LEASES.c.name == name, LEASES.c.token == token, LEASES.c.expires > database.now())
-        .with_for_update(read=True)
-    )
-    return found.scalar() is not None
-
-
 def _change(database: Database, name: str, token: int, seconds: float) -> bool:
     with database.write() as connection:
         changed = connection.execute(
             sa.update(LEASES)
-            .where(
-                LEASES.c.name == name,
-                LEASES.c.token == token,
-                LEASES.c.expires > database.now(),
-            )
+            .where(LEASES.c.name == name, LEASES.c.token == token)
             .values(expires=database.now() + seconds)
         )
     return bool(changed.rowcount)

@@ -6,6 +6,8 @@ and notes what it named; the worker sees that and asks Label Studio what is true
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,16 +16,9 @@ import sqlalchemy as sa
 
 from backend.settings import Settings
 from backend.store import leases, migrations
-from backend.store.engine import Database
-from backend.store.folder import (
-    FOLLOWS,
-    MAX_ERRORS,
-    ORDER,
-    POOL,
-    RESERVE,
-    ProjectFolder,
-    now,
-)
+from backend.store.engine import Database, Fence
+from backend.store.folder import FOLLOWS, ORDER, POOL, ProjectFolder
+from backend.store.history import MAX_ERRORS, RESERVE, now
 from backend.store.schema import CHANGES, PROJECTS, WORKERS
 from backend.store.tasks import TaskRecord
 
@@ -204,6 +199,12 @@ class Projects:
         """The right to do something alone: a token, None while another has it (leases.py)."""
         return leases.take(self.database, name, holder, seconds)
 
+    def fenced(self, fence: Fence) -> Projects:
+        """The same projects, and folders of theirs, written to only while a lease is held."""
+        result = copy.copy(self)
+        result.database = self.database.fenced(fence)
+        return result
+
     def renew(self, name: str, token: int, seconds: float) -> bool:
         """Hold a lease for so long again; False where it was lost."""
         return leases.renew(self.database, name, token, seconds)
@@ -212,18 +213,24 @@ class Projects:
         """Give a lease back."""
         leases.release(self.database, name, token)
 
-    def note_worker(self, name: str, now: float) -> None:
-        """A worker says that it is alive; those silent for a day are forgotten."""
+    def note_worker(self, name: str, now: float | None = None) -> None:
+        """A worker says that it is alive (now: by the database's clock); those silent for a day
+        are not shown any more."""
         with self.database.write() as connection:
-            connection.execute(
-                sa.delete(WORKERS).where((WORKERS.c.name == name) | (WORKERS.c.seen < now - 86_400))
-            )
+            if now is None:
+                now = connection.execute(sa.select(self.database.now())).scalar_one()
+            gone = (WORKERS.c.name == name) | (WORKERS.c.seen < now - 86_400)
+            connection.execute(sa.delete(WORKERS).where(gone))
             connection.execute(sa.insert(WORKERS).values(name=name, seen=now))
 
     def workers(self) -> dict[str, float]:
-        """When each worker was last alive, in seconds since 1970."""
+        """When each worker was last alive, in seconds since 1970 by this machine's clock."""
         with self.database.read() as connection:
-            return {row.name: row.seen for row in connection.execute(sa.select(WORKERS))}
+            ahead = 0.0
+            if self.database.path is None:  # else its clock is this machine's
+                ahead = connection.execute(sa.select(self.database.now())).scalar_one()
+                ahead -= time.time()
+            return {row.name: row.seen - ahead for row in connection.execute(sa.select(WORKERS))}
 
     def folder(self, project_id: int) -> ProjectFolder:
         return ProjectFolder(self.settings.projects_folder / str(project_id), self.database)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from backend.store.engine import parts
+from backend.store.labels import Labels
 from backend.store.schema import TASKS
-from backend.store.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TaskRecord:
 _COLUMNS = [TASKS.c[name] for name in ("id", "audio", "path", "error", "labelled", "speaker")]
 
 
-class Tasks(Stored):
+class Tasks(Labels):
     """A row a task."""
 
     def tasks(self, ids: Iterable[int] | None = None) -> dict[int, TaskRecord]:
@@ -61,7 +61,8 @@ class Tasks(Stored):
             return {key: error for key, error in connection.execute(statement.order_by(TASKS.c.id))}
 
     def save_tasks(self, tasks: Mapping[int, TaskRecord]) -> None:
-        """The tasks are these, and no others; only what differs is written."""
+        """The tasks are these, and no others; only what differs is written. The labels of those
+        that are gone go with them."""
         with self.database.write() as connection:
             before = self._read_tasks(connection)
             self._delete_tasks(connection, before.keys() - tasks.keys())
@@ -86,7 +87,7 @@ class Tasks(Stored):
                     )
 
     def remove_tasks(self, ids: Iterable[int]) -> None:
-        """These tasks are gone from Label Studio."""
+        """These tasks are gone from Label Studio, and their labels with them."""
         with self.database.write() as connection:
             self._delete_tasks(connection, ids)
 
@@ -107,12 +108,15 @@ class Tasks(Stored):
 
     def _write_tasks(self, connection: sa.Connection, tasks: Mapping[int, TaskRecord]) -> None:
         rows: list[dict[str, Any]] = [
-            {"project_id": self.id, "id": key, **asdict(task)} for key, task in tasks.items()
+            {"project_id": self.id, "id": key, **vars(task)} for key, task in tasks.items()
         ]
         self.database.upsert(connection, TASKS, rows)
 
     def _delete_tasks(self, connection: sa.Connection, ids: Iterable[int]) -> None:
-        for some in parts(ids):
+        gone = list(ids)
+        if gone:
+            self._forget_labels(connection, gone)
+        for some in parts(gone):
             connection.execute(
                 sa.delete(TASKS).where(TASKS.c.project_id == self.id, TASKS.c.id.in_(some))
             )

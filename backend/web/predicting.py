@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from after_model.model_store import ModelStoreError
 from backend.settings import Settings
 from backend.store import scores
 from backend.store.projects import ORDER, Project, ProjectFolder
@@ -57,14 +56,8 @@ class Unanswered(RuntimeError):
 
 
 def serving_version(folder: ProjectFolder) -> str | None:
-    """The release that serves; None before the first, and where its files are damaged."""
-    if not (folder.path / "releases" / "current").is_file():
-        return None
-    try:
-        return folder.releases.current()
-    except ModelStoreError as error:
-        log.warning("%s", error)
-        return None
+    """The release that serves; None before the first."""
+    return folder.releases.current()
 
 
 def order_version(folder: ProjectFolder) -> str | None:

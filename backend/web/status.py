@@ -83,15 +83,15 @@ def project_status(
     """One project's section."""
     now_s = time.time() if now_s is None else now_s
     reader = _Reader(folder)
-    history = reader.entries("history.json")
+    history = reader.entries("history", folder.history)
     newest = history[-1] if history else {}
     tasks = reader.checked("tasks", folder.task_count, 0)
     plan = reader.mapping("plan.json")
     unusable = reader.checked("tasks", folder.unusable, {})
     skipped = _skipped(unusable, reader.mapping("skipped.json"))
-    errors = reader.entries("errors.json")
+    errors = reader.entries("errors", folder.errors)
     running = _running(reader.mapping("progress.json"), now_s)
-    serving = serving_version(folder) if folder.path.is_dir() else None
+    serving = serving_version(folder)
     done = reader.checked("tasks", lambda: folder.task_count(labelled=True), 0)
     labels = _labels(done, newest, reader.mapping("seen.json"))
     share = settings.budget_share or BUDGET_SHARE
@@ -294,9 +294,8 @@ class _Reader:
         content = self.checked(name, lambda: self.folder.read(name, {}), {})
         return content if isinstance(content, dict) else {}
 
-    def entries(self, name: str) -> list[dict[str, Any]]:
-        content = self.checked(name, lambda: self.folder.read(name, []), [])
-        return [e for e in content if isinstance(e, dict)] if isinstance(content, list) else []
+    def entries(self, name: str, read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        return [entry for entry in self.checked(name, read, []) if isinstance(entry, dict)]
 
     def checked(self, name: str, read: Callable[[], Any], default: Any) -> Any:
         try:

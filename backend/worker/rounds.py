@@ -70,6 +70,4 @@ def release(folder: ProjectFolder, version: str, entry: dict[str, Any]) -> None:
     if version in folder.releases.versions():
         folder.releases.rollback(version)
     else:
-        folder.releases.publish(
-            version, lambda _: None, {"models": models, "labelled": entry["labelled"]}
-        )
+        folder.releases.publish(version, models, entry["labelled"])

@@ -33,17 +33,20 @@ from backend.settings import Settings, SettingsError
 from backend.store import learners
 from backend.store.projects import POOL, Project, ProjectFolder, Projects
 from backend.worker import health
+from backend.worker.heartbeat import Heartbeat
 from backend.worker.intake import Changes, Intake, Votes
 from backend.worker.ordering import IDLE_S, Order, Orderer
 from backend.worker.queueing import QUEUE, enqueue
+from backend.worker.takeover import take_over
 from backend.worker.warm import WarmProcess
 from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
 
 log = logging.getLogger("after.worker")
 
-HEARTBEAT_S = 5.0
-SILENT_S = 60.0  # a worker that said nothing for so long is dead: its jobs are taken over
+LOST = 75  # exit status of a worker that was given up
+TAKE_OVER_S = 5.0  # between looks at what other workers do
 LOOKS_AT_ONCE = 4  # projects
+LEASE_S = 30.0  # after which another worker watches the projects of one that is silent
 LONGEST_PAUSE_S = 60.0  # after a look that failed
 DECIDE_S = 1.0  # between decisions on a job
 SETTLED_S = 3.0  # without another new task: the import is over
@@ -120,13 +123,16 @@ class _State:
     imported_at: float | None = None  # when a task was last seen that isn't known
     last_job: str | None = None
     info: ProjectInfo | None = None
+    lease: int | None = None  # the token of the right to watch it
+    leased_at: float = -1e9
 
 
 class Watcher:
     """Looks at every project, queues the jobs it needs and keeps its order up to date."""
 
-    def __init__(self, settings: Settings, projects: Projects, jobs: Jobs) -> None:
+    def __init__(self, settings: Settings, projects: Projects, jobs: Jobs, name: str) -> None:
         self.settings = settings
+        self.name = name
         self.projects = projects
         self.jobs = jobs
         self.warm = WarmProcess(settings)
@@ -149,7 +155,7 @@ class Watcher:
     def look(self, project: Project, now_s: float) -> None:
         """One look; whatever goes wrong is told to the project's people, and tried again later."""
         state = self._states.setdefault(project.id, _State())
-        if now_s < state.not_before:
+        if now_s < state.not_before or not self._is_ours(project, state, now_s):
             return
         folder = self.projects.folder(project.id)
         try:
@@ -169,6 +175,20 @@ class Watcher:
 
     def close(self) -> None:
         self.warm.close()
+
+    def _is_ours(self, project: Project, state: _State, now_s: float) -> bool:
+        """Whether this worker watches the project; of several, one does, the others stand by."""
+        if state.lease is not None and now_s - state.leased_at < LEASE_S / 3:
+            return True
+        name = f"project-{project.id}"
+        if state.lease is not None and not self.projects.renew(name, state.lease, LEASE_S):
+            state.lease, state.intake, state.order = None, None, Order()  # another has gone on
+        if state.lease is None:
+            state.lease = self.projects.lease(name, self.name, LEASE_S)
+        state.leased_at = now_s
+        if state.lease is None:
+            state.not_before = now_s + LEASE_S / 6
+        return state.lease is not None
 
     def _look(self, project: Project, folder: ProjectFolder, state: _State, now_s: float) -> None:
         wanted = folder.read("rollback.json", None)
@@ -324,7 +344,9 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
             "notification_listener_polling_interval_sec": 1.0,
         }
     )
-    jobs = Jobs(settings, projects)
+    jobs: Jobs
+    heartbeat = Heartbeat(projects, name, lost=lambda: _end(jobs, LOST))
+    jobs = Jobs(settings, projects.fenced(heartbeat.fence), heartbeat.fence)
     DBOS.launch()
     DBOS.register_queue(
         QUEUE,
@@ -332,49 +354,37 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
         polling_interval_sec=min(1.0, settings.poll_s),
         on_conflict="always_update",
     )
-    watcher = Watcher(settings, projects, jobs)
+    watcher = Watcher(settings, jobs.projects, jobs, name)
     log.info("worker=%s ready projects=%d", name, len(projects.all()))
     watcher.warm.warm_up()
     ready()
-    beaten = -1e9
+    looked = -1e9
     while not stop.wait(settings.poll_s):
         now_s = time.monotonic()
-        if now_s - beaten >= HEARTBEAT_S:
-            projects.note_worker(name, time.time())
-            _take_over(projects, name)
-            beaten = now_s
         try:
+            if now_s - looked >= TAKE_OVER_S:
+                take_over(projects, name)
+                looked = now_s
             watcher.tick(now_s)
         except Exception:  # the database is away, say: the next look may find it
             log.exception("watching failed")
         health.note_turn(settings, name)
     log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
-    jobs.stopping.set()
     watcher.close()
+    heartbeat.end()
+    _end(jobs, 0)
+
+
+def _end(jobs: Jobs, status: int) -> None:
+    """End this process at once: threads of unfinished jobs must not record the end of their
+    children as a failure."""
+    if status == LOST:
+        log.error("another worker has taken over this one's jobs: it ends, and can be started anew")
+    jobs.stopping.set()
     for child in list(jobs.children):
         child.kill()
     logging.shutdown()
-    os._exit(0)  # threads of unfinished jobs must not record the end of their children as a failure
-
-
-def _take_over(projects: Projects, name: str) -> None:
-    """Resume the jobs of workers that are silent: their machine may never come back."""
-    silent = [
-        worker
-        for worker, seen in projects.workers().items()
-        if worker != name and time.time() - seen > SILENT_S
-    ]
-    if not silent:
-        return
-    for job in DBOS.list_workflows(
-        status="PENDING",
-        workflow_id_prefix="project-",
-        executor_id=silent,
-        load_input=False,
-        load_output=False,
-    ):
-        log.warning("job=%s taken over from worker=%s", job.workflow_id, job.executor_id)
-        DBOS.resume_workflow(job.workflow_id)
+    os._exit(status)
 
 
 def _own_name(settings: Settings) -> tuple[str, IO[Any]]:

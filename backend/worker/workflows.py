@@ -37,6 +37,7 @@ from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.label_studio.reading import Task
 from backend.settings import Settings
 from backend.store import learners, scores
+from backend.store.engine import Fence
 from backend.store.projects import FOLLOWS, Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
 from backend.worker.logs import keep_short
@@ -66,9 +67,11 @@ class JobCancelled(RuntimeError):
 class Jobs(DBOSConfiguredInstance):
     """The workflows, with what they need; one instance a worker."""
 
-    def __init__(self, settings: Settings, projects: Projects) -> None:
+    def __init__(self, settings: Settings, projects: Projects, fence: Fence) -> None:
+        """projects: fenced by this worker's lease, as the children that compute will be."""
         self.settings = settings
         self.projects = projects
+        self.fence = fence
         self.stopping = threading.Event()
         self.children: set[subprocess.Popen[bytes]] = set()
         super().__init__("jobs")
@@ -197,6 +200,7 @@ class Jobs(DBOSConfiguredInstance):
         folder.add_history(entry)
         folder.write("trained-on.json", folder.snapshot(version)["labels"])
         folder.releases.prune(keep=self.settings.keep_models)
+        folder.forget_rounds()
         self._finish(folder)
 
     @DBOS.step(name="make current")
@@ -295,7 +299,8 @@ class Jobs(DBOSConfiguredInstance):
         """Stop here if somebody cancelled the job, or the worker is about to end."""
         if self.stopping.is_set():
             threading.Event().wait()  # the process ends; the step is run again by the next worker
-        if (folder.path / "cancel").exists():
+        folder.database.check()
+        if folder.read("cancel", None) is not None:
             raise JobCancelled
 
     def _listed(
@@ -357,7 +362,10 @@ class Jobs(DBOSConfiguredInstance):
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
         self._check(folder)
         folder.delete(["failure.json", COMPUTING])
-        command = [sys.executable, "-m", "backend.compute", work, folder.path.name, version]
+        command = [
+            sys.executable, "-m", "backend.compute", work, folder.path.name, version,
+            self.fence.lease, str(self.fence.token),
+        ]  # fmt: skip
         environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
         deadline = float("inf")
         path = folder.path / "compute.log"
@@ -370,7 +378,7 @@ class Jobs(DBOSConfiguredInstance):
         try:
             while child.poll() is None:
                 self._check(folder)
-                if deadline == float("inf") and (folder.path / COMPUTING).exists():
+                if deadline == float("inf") and folder.read(COMPUTING, None) is not None:
                     deadline = time.monotonic() + self.settings.compute_timeout_s
                 if time.monotonic() > deadline:
                     raise JobFailed(

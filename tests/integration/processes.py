@@ -148,7 +148,7 @@ class Backend:
         return self.wait(f"round {number} of project {project}", finished)
 
     def busy(self, project: int) -> bool:
-        return (self.project_folder(project).path / "progress.json").exists()
+        return self.project_folder(project).read("progress.json", None) is not None
 
     def wait(
         self, what: str, condition: Callable[[], Result], within_s: float = PATIENCE_S
@@ -168,7 +168,11 @@ class Backend:
             f"--- {path.relative_to(self.folder)}\n{path.read_text(errors='replace')[-3000:]}"
             for path in sorted(self.folder.rglob("*.log"))
         ]
-        errors = [p.read_text() for p in self.folder.rglob("errors.json")]
+        errors = [
+            str(error)
+            for project in self.projects().all()
+            for error in self.project_folder(project.id).errors()
+        ]
         return "\n".join([*logs, *errors])
 
 

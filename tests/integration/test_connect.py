@@ -190,7 +190,7 @@ def test_the_order_of_the_version_that_serves_is_restored(join, label_studio, se
     join()
     client.push(project.id, VERSION, predictions)
     folder = Projects(settings).folder(project.id)
-    folder.releases.publish(VERSION, lambda _path: None, {"models": {}, "labelled": 0})
+    folder.releases.publish(VERSION, {})
     label_studio.patch(
         f"/api/projects/{project.id}/",
         {"model_version": "AFTER", "sampling": "Sequential sampling"},

@@ -55,13 +55,12 @@ def assert_whole(running: Backend, project: int, labelled: int) -> None:
 
 def wait_for(running: Backend, project: int, stage: str) -> None:
     """Until the job is in this stage, or has ended (a small job's stages are short)."""
-    path = running.project_folder(project).path / "progress.json"
+    folder = running.project_folder(project)
     rounds = len(running.history(project))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            if re.match(stage, json.loads(path.read_text())["stage"]):
-                return
+        if re.match(stage, folder.read("progress.json", {}).get("stage", "")):
+            return
         if len(running.history(project)) > rounds:
             return
         time.sleep(0.01)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 from web_fixtures import add_project, living_project, make_settings
 
 from backend import __main__ as cli
+from backend.store.projects import Projects
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,21 @@ def test_help_teaches_by_example(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "worker", "run", "connect", "doctor", "status", "rollback", "cancel", "disconnect"],
+    [
+        "serve",
+        "worker",
+        "run",
+        "connect",
+        "doctor",
+        "status",
+        "rollback",
+        "cancel",
+        "pause",
+        "resume",
+        "backup",
+        "restore",
+        "disconnect",
+    ],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -135,3 +152,34 @@ def test_rollback_to_an_unknown_version_names_those_there_are(settings, capsys):
     living_project(settings)
     assert cli.main(["rollback", "1", "after-r99-n9999"]) == 1
     assert "after-r04-n0072" in capsys.readouterr().err
+
+
+def test_a_project_is_paused_and_goes_on(settings, capsys):
+    add_project(settings, 7)
+    assert cli.main(["pause", "7"]) == 0
+    assert Projects(settings).get(7).paused
+    assert cli.main(["resume", "7"]) == 0
+    assert not Projects(settings).get(7).paused
+    assert cli.main(["pause", "8"]) == 1
+    assert "not connected" in capsys.readouterr().err
+
+
+def test_a_backup_is_restored_by_two_commands(settings, tmp_path, monkeypatch, capsys):
+    living_project(settings, 7)
+    file = str(tmp_path / "b.tar.gz")
+    assert cli.main(["backup", file]) == 0
+    assert cli.main(["restore", file]) == 1
+    assert "--force" in capsys.readouterr().err
+    monkeypatch.setenv("AFTER_DATA", str(tmp_path / "other"))
+    assert cli.main(["restore", file]) == 0
+    assert Projects(make_settings(tmp_path / "other")).folder(7).history()
+
+
+def test_what_a_command_makes_is_its_owners_alone(tmp_path, capsys):
+    before = os.umask(0o022)
+    try:
+        assert cli.main(["status"]) == 0
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+        assert os.umask(0o022) == 0o077
+    finally:
+        os.umask(before)

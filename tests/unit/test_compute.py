@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -68,7 +67,7 @@ def snapshot(folder: ProjectFolder, version: str, labels: dict, trained: int = 0
 @pytest.fixture
 def started(settings: Settings, folder: ProjectFolder) -> ProjectFolder:
     compute.bootstrap(settings, folder, START)
-    folder.releases.publish(START, lambda _: None, {"models": {}})
+    folder.releases.publish(START, {})
     return folder
 
 
@@ -237,7 +236,7 @@ def test_two_controls_have_a_learner_each(settings, started):
 
 
 def release(folder: ProjectFolder) -> None:
-    folder.releases.publish(ROUND, lambda _: None, {"models": folder.round_models(ROUND)})
+    folder.releases.publish(ROUND, folder.round_models(ROUND))
 
 
 def child(settings: Settings, work: str, version: str) -> subprocess.Popen:
@@ -267,7 +266,7 @@ def test_a_child_ends_with_the_worker(settings, folder):
 def test_progress_is_readable_while_it_is_written(folder):
     report = pools.reporter(folder, START)
     report("scoring", 1, 2)
-    content = json.loads((folder.path / "progress.json").read_text())
+    content = folder.read("progress.json", {})
     assert (content["stage"], content["done"], content["total"]) == ("scoring", 1, 2)
 
 

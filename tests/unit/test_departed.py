@@ -73,7 +73,7 @@ def test_half_a_download_goes_when_nobody_can_be_writing_it(audio, age_s, stays)
 
 
 def test_a_project_without_audio_yet_is_nothing_to_sweep(tmp_path):
-    assert sweep(tmp_path / "audio", {1}, {}, NOW) == {}
+    assert sweep(tmp_path / "audio", {1}, (), {}, NOW) == {}
 
 
 # --- the log of computing ------------------------------------------------------------------------

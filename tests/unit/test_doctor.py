@@ -164,7 +164,7 @@ def test_a_database_that_is_away_ends_the_checks_with_a_reason(settings, monkeyp
     def fail(_url):
         raise OSError("the database is away")
 
-    monkeypatch.setattr(projects, "_engine", fail)
+    monkeypatch.setattr(projects, "Database", fail)
     found = doctor(settings)
     assert found[-1] == Check("database", False, "the database is away")
 
@@ -320,7 +320,7 @@ def test_another_sampling_is_a_failure(check, fake):
 
 def test_another_version_than_the_one_that_serves_is_a_failure(check, fake, settings):
     folder = Projects(settings).folder(1)
-    folder.releases.publish("after-r00-n0000", lambda _: None, {"models": {}, "labelled": 0})
+    folder.releases.publish("after-r00-n0000", {})
     fake.answers["GET /api/projects/1"] = (
         200, fake.project | {"model_version": "AFTER", "task_number": 5}
     )  # fmt: skip

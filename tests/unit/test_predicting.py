@@ -15,7 +15,6 @@ from web_fixtures import (
     add_project,
     described,
     entry,
-    make_client,
     make_settings,
     order,
     release,
@@ -222,10 +221,3 @@ def test_confidence_is_0_for_a_guess_and_1_for_certainty():
     assert confidence([0.25] * 4) == pytest.approx(0)
     assert confidence([1.0, 0, 0, 0]) == 1
     assert confidence([1.0]) == 1
-
-
-def test_a_damaged_pointer_to_the_serving_release_is_no_failure(settings, folder):
-    (folder.path / "releases" / "current").write_text("after-r99-n9999")
-    client = make_client(settings)
-    assert client.post("/setup", json={"project": "1.1"}).json == {"model_version": PENDING_VERSION}
-    assert client.get("/").status_code == 200

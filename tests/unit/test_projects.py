@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from backend.settings import Settings
 from backend.store.projects import (
@@ -82,27 +83,36 @@ def test_workers_are_remembered(projects):
     assert projects.workers() == {"a": 130.0, "b": 120.0}
 
 
-def test_a_file_is_replaced_whole(folder, monkeypatch):
-    folder.write("x.json", {"old": 1})
+def test_a_large_document_is_a_file_that_is_replaced_whole(folder, monkeypatch):
+    name = "rounds/after-r01-n0004/predictions.json"
+    folder.write(name, {"old": 1})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        folder.write("x.json", {"new": 2})
-    assert folder.read("x.json", None) == {"old": 1}
-    assert [p.name for p in folder.path.iterdir()] == ["x.json"]
+        folder.write(name, {"new": 2})
+    assert folder.read(name, None) == {"old": 1}
+    assert [p.name for p in (folder.path / name).parent.iterdir()] == ["predictions.json"]
 
 
 def test_errors_are_kept_on_a_full_disk(folder, monkeypatch):
     folder.reserve()
-    monkeypatch.setattr(
-        ProjectFolder, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
-    )
+    with folder.database.engine.connect() as connection:
+        full = connection.exec_driver_sql("PRAGMA page_count").scalar()
+
+    @sa.event.listens_for(folder.database.engine, "begin")
+    def _no_room(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {full}")
+
+    for number in range(9):  # pages that have room are filled first
+        folder.note_error("round", str(number) * 2000)
     folder.note_error("round", "No space left on device")
     assert folder.errors()[0]["message"] == "No space left on device"
-    assert len((folder.path / RESERVE).read_bytes()) == 16_384
+    reserved = (folder.path / RESERVE).read_bytes()
+    assert b"No space left" in reserved
+    assert len(reserved) == 16_384
 
 
 def test_errors_come_newest_first_and_not_without_end(folder):
@@ -135,9 +145,7 @@ def test_a_version_that_is_no_version_is_refused(folder, version):
 def test_a_round_that_was_not_promoted_leaves_the_models_that_serve(folder):
     controls = [{"name": "emotion", "learner": "emotion-1"}]
     folder.write("rounds/after-r02-n0008/snapshot.json", {"controls": controls})
-    folder.releases.publish(
-        "after-r01-n0004", lambda _: None, {"models": {"emotion": ("emotion-1", "after-r00-n0004")}}
-    )
+    folder.releases.publish("after-r01-n0004", {"emotion": ("emotion-1", "after-r00-n0004")})
     trained = {"emotion": {"learner": "emotion-1", "version": "after-r01-n0008", "promoted": False}}
     folder.write("rounds/after-r02-n0008/trained.json", trained)
     assert folder.round_models("after-r02-n0008") == {"emotion": ("emotion-1", "after-r00-n0004")}

@@ -7,6 +7,7 @@ import math
 import time
 
 import pytest
+import sqlalchemy as sa
 from web_fixtures import (
     add_project,
     entry,
@@ -21,6 +22,7 @@ from web_fixtures import (
 
 from backend.store import scores
 from backend.store.projects import Projects
+from backend.store.schema import DOCUMENTS, HISTORY
 from backend.web.charts import entropy_histogram, learning_curve, ticks
 from backend.web.status import BUDGET_SHARE, _curve, _learning, duration, status
 
@@ -120,14 +122,15 @@ def test_a_worker_that_was_seen_lately_is_alive(settings):
     assert status(settings)["worker_alive"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["history.json", "tasks.json", "errors.json", "skipped.json", "progress.json", "plan.json"],
-)
+@pytest.mark.parametrize("table", [DOCUMENTS, HISTORY])
 @pytest.mark.parametrize("content", ["{", "null", "3", '[1, "x"]', '{"a": 1}', '{"stage": [1]}'])
-def test_a_damaged_file_costs_no_more_than_its_section(settings, name, content):
+def test_a_damaged_row_costs_no_more_than_its_section(settings, table, content):
     folder = living_project(settings)
-    (folder.path / name).write_text(content)
+    with folder.database.write() as connection:
+        for name in ("seen.json", "skipped.json", "progress.json", "plan.json"):
+            folder._write_document(connection, name, {})
+        column = sa.cast(sa.literal(content), sa.Text)
+        connection.execute(sa.update(table).values(content=column))
     assert only(settings)["title"] == "Call centre, autumn"
     assert make_client(settings).get("/").status_code == 200
 
@@ -141,7 +144,7 @@ def test_damaged_scores_cost_no_more_than_the_distribution(settings):
 def test_a_history_of_wrong_types_is_said_and_disturbs_no_other_project(settings):
     living_project(settings, 1)
     folder = living_project(settings, 2)
-    folder.write("history.json", [history_entry(1, 12, 0.5) | {"labelled": "many"}])
+    folder.add_history(history_entry(4, 72, 0.5) | {"labelled": "many"})
     one, two = status(settings)["projects"]
     assert one["versions"]
     assert two["problems"]

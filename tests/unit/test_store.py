@@ -88,7 +88,7 @@ def test_an_upgrade_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch
     database = Database(f"sqlite:///{tmp_path / 'after.sqlite'}")
     with database.write() as connection:
         migrations.run(connection, None, "0001", tmp_path)
-    monkeypatch.setattr("backend.store.migrations.files.contents", lambda _: 1 / 0)
+    monkeypatch.setattr("backend.store.migrations.files.insert", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         migrations.upgrade(database, tmp_path)
     with database.read() as connection:

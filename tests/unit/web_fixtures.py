@@ -64,7 +64,7 @@ def release(
     controls = [described()]
     folder.write(f"rounds/{version}/snapshot.json", {"controls": controls, "labels": {}})
     order(folder, version, tasks or {})
-    folder.releases.publish(version, lambda _: None, {"models": models or {}, "labelled": 0})
+    folder.releases.publish(version, models or {})
 
 
 def order(folder: ProjectFolder, version: str, tasks: dict[int, dict[str, list[float]]]) -> None:
@@ -157,7 +157,8 @@ def living_project(settings: Settings, project_id: int = 1, rounds: int = 4) -> 
     tasks[3] = record(error="http://files.example.org/a.wav: answered 404 Not Found")
     folder.save_tasks(tasks)
     folder.write("plan.json", {"start": 12, "round_size": size, "budget": 100})
-    folder.write("history.json", history)
+    for item in history:
+        folder.add_history(item)
     newest = history[-1]["version"]
     pool = {}
     for i in range(300):
@@ -183,7 +184,7 @@ def worst_project(settings: Settings, project_id: int = 2) -> ProjectFolder:
         item["advice"] = {
             "stop": True, "reason": "y" * 200, "agreement": float("nan"), "expected_gain": None,
         }  # fmt: skip
-    folder.write("history.json", history)
+        folder.add_history(item)
     folder.write(
         "skipped.json",
         {str(i): f"<b>clip</b> /data/upload/2/{'z' * 90}.wav is silent" for i in range(400, 480)},

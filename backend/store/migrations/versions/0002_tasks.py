@@ -1,5 +1,8 @@
 """Tasks, what changed, and leases; tasks.json of every project becomes rows."""
 
+import json
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -30,28 +33,27 @@ def upgrade() -> None:
         "after_tasks",
         sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("audio", sa.JSON, nullable=False),
-        sa.Column("path", sa.JSON, nullable=False),
+        sa.Column("audio", sa.Text, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
         sa.Column("error", sa.Text),
         sa.Column("labelled", sa.Boolean, nullable=False),
         sa.Column("speaker", sa.Text, nullable=False),
     )
-    for project, stored in files.contents("tasks.json"):
-        op.bulk_insert(
-            tasks,
-            [
-                {
-                    "project_id": project,
-                    "id": int(key),
-                    "audio": task["audio"],
-                    "path": task["path"],
-                    "error": task.get("error"),
-                    "labelled": task.get("labelled", False),
-                    "speaker": "",
-                }
-                for key, task in stored.items()
-            ],
-        )
+    files.insert(tasks, "tasks.json", _tasks)
+
+
+def _tasks(file: files.File) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": int(key),
+            "audio": json.dumps(task["audio"]),
+            "path": json.dumps(task["path"]),
+            "error": task.get("error"),
+            "labelled": bool(task.get("labelled")),
+            "speaker": "",
+        }
+        for key, task in file.content.items()
+    ]
 
 
 def downgrade() -> None:
