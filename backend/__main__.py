@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend import settings as settings_module
-from backend.cli import quickstart
+from backend.cli import people, quickstart
 from backend.settings import Settings, SettingsError
 from backend.web.charts import SOURCES
 
@@ -88,8 +88,9 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
     key = _api_key(settings, options)
     from backend.label_studio import connect
 
+    wishes = people.wishes(options)
     connected = connect.connect(
-        settings, url.rstrip("/"), key, options.project, options.backend_url
+        settings, url.rstrip("/"), key, options.project, options.backend_url, wishes
     )
     print(connected)
 
@@ -222,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--backend-url", help="this backend's address as Label Studio sees it (AFTER_URL)"
     )
+    people.add_arguments(command)
 
     command = add("doctor", _doctor, "test everything that has to be right, and say what isn't")
     command.add_argument("--project", type=_number, metavar="ID")

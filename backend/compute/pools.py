@@ -26,7 +26,7 @@ def open_learner(
 ) -> ActiveLearner:
     """The learner of one control on the tasks that have audio for it."""
     pool = [
-        Utterance(str(key), path)
+        Utterance(str(key), path, task.speaker)
         for key, task in tasks.items()
         if (path := audio_path(folder, task, control)) is not None
     ]

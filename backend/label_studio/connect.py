@@ -17,41 +17,62 @@ import httpx
 
 from backend import settings as settings_module
 from backend.access import SECRET_HEADER
-from backend.label_studio import labeling
+from backend.label_studio import labeling, speaking
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
-from backend.label_studio.registration import Webhook
+from backend.label_studio.registration import View, Webhook
+from backend.label_studio.speakers import NOTHING_SAID, Rule
 from backend.settings import Settings
 from backend.store.projects import Project, Projects, UnknownProject
 
 TITLE = "AFTER"
 TAB = "AFTER: label next"
 SAMPLING = "Uncertainty sampling"
+SHOWN = ("tasks:predictions_score", "tasks:predictions_results")  # in the tab, beside the audio
 
 
 class ConnectError(ValueError):
     """A connection that can't be made; the message says which setting to change, and where."""
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What whoever connects a project wants of it; what isn't said stays as it is.
+
+    speaker: how tasks say who speaks. use_speakers: use what is found, where nothing was said yet.
+    show_guess: whether people see the model's choice before they have answered.
+    """
+
+    speaker: Rule = NOTHING_SAID
+    use_speakers: bool = False
+    show_guess: bool | None = None
+
+
 @dataclass
 class Connected:
-    """What connecting found and changed, a line each."""
+    """What connecting found and changed, a line each; people: of those that are about people."""
 
     project: Project
     lines: list[str] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
 
 def connect(
-    settings: Settings, url: str, api_key: str, project_id: int, backend_url: str | None = None
+    settings: Settings,
+    url: str,
+    api_key: str,
+    project_id: int,
+    backend_url: str | None = None,
+    wishes: Wishes = Wishes(),
 ) -> Connected:
     """Check, register, repair; the worker then begins by itself.
 
-    Raises ConnectError, LabelingError or LabelStudioError, before anything is changed where the
-    reason can be known before.
+    Raises ConnectError, LabelingError, SpeakerError or LabelStudioError, before anything is changed
+    where the reason can be known before.
     """
     projects = Projects(settings)
     address = (backend_url or settings.backend_url).rstrip("/")
@@ -61,6 +82,10 @@ def connect(
     _check_same_server(projects, project_id, url)
     _check_backend(address)
     before = _known(projects, project_id)
+    said = speaking.decide(
+        client, info, controls, speaking.rule_of(before), wishes.speaker, wishes.use_speakers
+    )
+    kept = before.show_guess if before else None
     project = projects.save(
         Project(
             id=project_id,
@@ -69,13 +94,19 @@ def connect(
             secret=before.secret if before else settings_module.new_secret(),
             title=info.title,
             backend_url=address,
+            speaker_key=said.rule.key,
+            speaker_pattern=said.rule.pattern,
+            show_guess=kept if wishes.show_guess is None else wishes.show_guess,
         )
     )
+    keys = {control.audio_key for control in controls}
+    speaking.note(projects.folder(project_id), said.rule, said.tasks, keys)
     projects.folder(project_id).reserve()
     projects.folder(project_id).delete(["failed.json"])  # connecting again tries again
     result = Connected(project)
     named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
+    result.people.append(said.line)
     try:
         _register(client, settings, project, result)
         _repair_webhook(client, settings, project, result)
@@ -86,8 +117,10 @@ def connect(
     if before is not None and before.backend_url not in ("", address):
         _forget_address(client, before, result)
     _repair_order(client, projects, project, result)
-    _create_tab(client, project, result)
+    _repair_guess(client, settings, project, result)
+    _repair_tab(client, project, keys, result)
     projects.note_event(project_id, tasks_changed=True)
+    result.lines += result.people
     result.lines.append(
         f"connected. Label at {url}/projects/{project_id}/ ; how it goes: {address}/"
     )
@@ -297,9 +330,33 @@ def _repair_order(
         result.lines.append(f"tasks are served in the order of {serving} again")
 
 
-def _create_tab(client: LabelStudio, project: Project, result: Connected) -> None:
-    if any(view.title == TAB for view in setup.views(client, project.id)):
-        return
+def shows_guess(settings: Settings, project: Project) -> bool:
+    """Whether people are to see the model's choice before they have answered."""
+    return settings.show_guess if project.show_guess is None else project.show_guess
+
+
+def _repair_guess(
+    client: LabelStudio, settings: Settings, project: Project, result: Connected
+) -> None:
+    """What is seen first sways what is answered: by default the model's choice is hidden."""
+    info = client.project(project.id)
+    wanted = shows_guess(settings, project)
+    if info.show_predictions != wanted:
+        setup.show_predictions(client, project.id, info.model_version, wanted)
+    result.people.append(
+        "people see the model's choice while they label; --no-show-guess hides it"
+        if wanted
+        else "people don't see the model's choice before they have answered; --show-guess shows it"
+    )
+
+
+# --- tab -----------------------------------------------------------------------------------------
+
+
+def _repair_tab(client: LabelStudio, project: Project, keys: set[str], result: Connected) -> None:
+    """A tab of what is unlabelled, with the columns that say something of it."""
+    shown = {*SHOWN, *(f"tasks:data.{key}" for key in keys)}
+    hidden = sorted(set(setup.columns(client, project.id)) - shown)
     unlabelled = {
         "filter": "filter:tasks:total_annotations",
         "operator": "equal",
@@ -312,7 +369,19 @@ def _create_tab(client: LabelStudio, project: Project, result: Connected) -> Non
         "target": "tasks",
         "ordering": ["tasks:predictions_score"],
         "filters": {"conjunction": "and", "items": [unlabelled]},
-        "hiddenColumns": {"explore": [], "labeling": []},
+        "hiddenColumns": {"explore": hidden, "labeling": hidden},
     }
-    setup.add_view(client, project.id, data)
-    result.lines.append(f"created the tab {TAB!r} in the Data Manager")
+    found = [view for view in setup.views(client, project.id) if view.title == TAB]
+    if not found:
+        setup.add_view(client, project.id, data)
+        result.lines.append(f"created the tab {TAB!r} in the Data Manager")
+    elif all(_shows_everything(view) for view in found):
+        for view in found:
+            setup.update_view(client, project.id, view, data)
+        result.lines.append(f"the tab {TAB!r} shows the recording, the score and the choice")
+
+
+def _shows_everything(view: View) -> bool:
+    """Whether it is as older releases made it; what somebody hid or showed there is theirs."""
+    hidden = view.data.get("hiddenColumns") or {}
+    return not any(hidden.get(name) for name in ("explore", "labeling"))

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from label_studio_sdk.label_interface import LabelInterface
 
 from backend.label_studio.connection import LabelStudioError, LabelStudioUnavailable
-from backend.label_studio.reading import ProjectInfo, Reading, Task
+from backend.label_studio.importing import Importing
+from backend.label_studio.reading import ProjectInfo, Task
 
 __all__ = [
     "LabelStudio",
@@ -55,7 +56,7 @@ class Prediction:
     cluster: int | None = None
 
 
-class LabelStudio(Reading):
+class LabelStudio(Importing):
     """The projects of one Label Studio; safe for threads."""
 
     def prediction_counts(self, project_id: int) -> dict[str, int]:

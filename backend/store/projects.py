@@ -48,7 +48,9 @@ class Project:
 
     events, task_events, train_requests count what Label Studio said since connecting: changed
     annotations, imported or deleted tasks, the Train button. adopted: it was connected in Label
-    Studio's own pages, and the worker has still to check and repair the connection.
+    Studio's own pages, and the worker has still to check and repair the connection. speaker_key,
+    speaker_pattern: how tasks say who speaks (label_studio/speakers.py). show_guess: whether people
+    see the model's choice before they have answered; None: as the settings say.
     """
 
     id: int
@@ -62,6 +64,9 @@ class Project:
     events: int = 0
     task_events: int = 0
     train_requests: int = 0
+    speaker_key: str = ""
+    speaker_pattern: str = ""
+    show_guess: bool | None = None
 
     def __repr__(self) -> str:  # keys stay out of logs and tracebacks
         return f"Project(id={self.id}, url={self.url!r}, title={self.title!r})"
@@ -82,6 +87,9 @@ _PROJECTS = sa.Table(
     sa.Column("events", sa.Integer, nullable=False, default=0),
     sa.Column("task_events", sa.Integer, nullable=False, default=0),
     sa.Column("train_requests", sa.Integer, nullable=False, default=0),
+    sa.Column("speaker_key", sa.Text, nullable=False, server_default=""),
+    sa.Column("speaker_pattern", sa.Text, nullable=False, server_default=""),
+    sa.Column("show_guess", sa.Boolean, nullable=True),
 )
 _WORKERS = sa.Table(  # who is alive, for doctor and the status page
     "after_workers",
@@ -98,6 +106,7 @@ class Projects:
         self.settings = settings
         self._engine = _engine(settings.state_url)
         _METADATA.create_all(self._engine)
+        _add_columns(self._engine)
         if settings.state_url.startswith("sqlite:///"):  # it holds keys
             os.chmod(settings.state_url.removeprefix("sqlite:///"), 0o600)
 
@@ -177,6 +186,18 @@ class Projects:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """Those that a table made by an older release doesn't have."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(_PROJECTS.name)}
+    for column in _PROJECTS.columns:
+        if column.name in there:
+            continue
+        made = sa.schema.CreateColumn(column).compile(engine)
+        with contextlib.suppress(sa.exc.DBAPIError), engine.begin() as connection:
+            # Refused where another process was faster.
+            connection.execute(sa.DDL(f"ALTER TABLE {_PROJECTS.name} ADD COLUMN {made}"))
 
 
 def _engine(url: str) -> sa.Engine:
@@ -349,13 +370,14 @@ class ProjectFolder:
 class TaskRecord:
     """A task as it was last read: where its audio is, by data key; error: why it can't be used.
 
-    labelled: Label Studio counts it as finished.
+    labelled: Label Studio counts it as finished. speaker: who speaks, "" unknown.
     """
 
     audio: dict[str, str]
     path: dict[str, str]
     error: str | None = None
     labelled: bool = False
+    speaker: str = ""
 
 
 def now() -> str:

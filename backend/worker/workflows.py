@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfiguredInstance
 
 from backend.label_studio import audio as recordings
-from backend.label_studio import connect, labeling
+from backend.label_studio import connect, labeling, speaking
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable, Prediction
 from backend.settings import Settings
 from backend.store import learners
@@ -119,12 +120,14 @@ class Jobs(DBOSConfiguredInstance):
         """Connect properly what was connected in Label Studio's own pages."""
         project = self.projects.get(project_id)
         if project.adopted:
-            self._patiently(
+            connected = self._patiently(
                 project,
                 lambda: connect.connect(
                     self.settings, project.url, project.api_key, project_id, project.backend_url
                 ),
             )
+            for line in connected.lines:
+                log.info("project=%d %s", project_id, line)
 
     @DBOS.step(name="begin bootstrap")
     def begin_bootstrap(self, project_id: int) -> str:
@@ -295,6 +298,7 @@ class Jobs(DBOSConfiguredInstance):
     def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:
         client = self._client(project)
         keys = {control["audio_key"] for control in folder.snapshot(version)["controls"]}
+        rule = speaking.rule_of(self.projects.get(project.id))
         known = folder.tasks()
         tasks: dict[int, TaskRecord] = {}
         wanted: dict[str, str] = {}
@@ -304,7 +308,8 @@ class Jobs(DBOSConfiguredInstance):
             same = before is not None and before.audio == audio and before.error is None
             path = dict(before.path) if before is not None and same else {}
             error = None if audio else f"the task has no audio under {', '.join(sorted(keys))}"
-            tasks[task.id] = TaskRecord(audio, path, error, task.is_labeled)
+            speaker = rule.speaker(task.data, next(iter(audio.values()), ""))
+            tasks[task.id] = TaskRecord(audio, path, error, task.is_labeled, speaker)
             wanted |= {f"{task.id}-{key}": uri for key, uri in audio.items() if key not in path}
         started = time.time()
 
@@ -317,9 +322,7 @@ class Jobs(DBOSConfiguredInstance):
             task_id, key = name.split("-", 1)
             record = tasks[int(task_id)]
             if result.path is None:
-                tasks[int(task_id)] = TaskRecord(
-                    record.audio, record.path, result.error, record.labelled
-                )
+                tasks[int(task_id)] = replace(record, error=result.error)
             else:
                 record.path[key] = result.path.relative_to(folder.path).as_posix()
         folder.save_tasks(tasks)
