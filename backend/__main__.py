@@ -158,6 +158,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         newest = project["curve"][-1]
         measured = SOURCES[newest["source"]]
         lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")
+    lines.append(f"   speakers  {_speakers(project['speakers'])}")
+    lines.append(f"   guess     {'shown' if project['shows_guess'] else 'hidden'} while labeling")
     if project["advice"]:
         word = "stop" if project["advice"]["stop"] else "go on"
         lines.append(f"   advice    {word}: {project['advice']['reason']}")
@@ -173,6 +175,19 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
             f"   error     {error.get('time')} {error.get('where')}: {error.get('message')}"
         )
     return lines
+
+
+def _speakers(speakers: dict[str, Any] | None) -> str:
+    if speakers is None:
+        return "not known"
+    said = f"{speakers['count']}, in {speakers['recordings']} recordings"
+    if speakers["helps"] is None:
+        return said
+    taken = "helps" if speakers["helps"] else "doesn't help"
+    return (
+        f"{said}; taking their means off {taken}: UA {speakers['with_ua']:.1%} with, "
+        f"{speakers['without_ua']:.1%} without"
+    )
 
 
 def _doing(project: dict[str, Any]) -> str:

@@ -28,7 +28,14 @@ from after_model.active_learning import ActiveLearner
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
 from backend.compute.ordering import plan, replan, scores
-from backend.compute.pools import audio_path, open_learner, reporter, skipped_by, unlabelled
+from backend.compute.pools import (
+    audio_path,
+    open_learner,
+    reporter,
+    skipped_by,
+    speaker_report,
+    unlabelled,
+)
 from backend.settings import Settings
 from backend.store.projects import ProjectFolder
 
@@ -166,6 +173,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
                 "held_out": learner.config.fine_tuning == "always",
                 "advice": asdict(learner.advice()),
                 "estimate": learner.estimate(),
+                "speakers": speaker_report(learner),
             }
     folder.write("skipped.json", skipped)
     replan(settings, folder, len(tasks))

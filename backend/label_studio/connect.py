@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from backend import settings as settings_module
 from backend.access import SECRET_HEADER
-from backend.label_studio import labeling, speaking
+from backend.label_studio import display, labeling, speaking
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
-from backend.label_studio.registration import View, Webhook
+from backend.label_studio.registration import Webhook
 from backend.label_studio.speakers import NOTHING_SAID, Rule
 from backend.settings import Settings
 from backend.store.projects import Project, Projects, UnknownProject
 
 TITLE = "AFTER"
-TAB = "AFTER: label next"
 SAMPLING = "Uncertainty sampling"
-SHOWN = ("tasks:predictions_score", "tasks:predictions_results")  # in the tab, beside the audio
 
 
 class ConnectError(ValueError):
@@ -117,8 +114,9 @@ def connect(
     if before is not None and before.backend_url not in ("", address):
         _forget_address(client, before, result)
     _repair_order(client, projects, project, result)
-    _repair_guess(client, settings, project, result)
-    _repair_tab(client, project, keys, result)
+    result.people.append(display.repair_guess(client, settings, project))
+    if line := display.repair_tab(client, project, keys):
+        result.lines.append(line)
     projects.note_event(project_id, tasks_changed=True)
     result.lines += result.people
     result.lines.append(
@@ -328,60 +326,3 @@ def _repair_order(
     ):
         client.set_model_version(project.id, serving)
         result.lines.append(f"tasks are served in the order of {serving} again")
-
-
-def shows_guess(settings: Settings, project: Project) -> bool:
-    """Whether people are to see the model's choice before they have answered."""
-    return settings.show_guess if project.show_guess is None else project.show_guess
-
-
-def _repair_guess(
-    client: LabelStudio, settings: Settings, project: Project, result: Connected
-) -> None:
-    """What is seen first sways what is answered: by default the model's choice is hidden."""
-    info = client.project(project.id)
-    wanted = shows_guess(settings, project)
-    if info.show_predictions != wanted:
-        setup.show_predictions(client, project.id, info.model_version, wanted)
-    result.people.append(
-        "people see the model's choice while they label; --no-show-guess hides it"
-        if wanted
-        else "people don't see the model's choice before they have answered; --show-guess shows it"
-    )
-
-
-# --- tab -----------------------------------------------------------------------------------------
-
-
-def _repair_tab(client: LabelStudio, project: Project, keys: set[str], result: Connected) -> None:
-    """A tab of what is unlabelled, with the columns that say something of it."""
-    shown = {*SHOWN, *(f"tasks:data.{key}" for key in keys)}
-    hidden = sorted(set(setup.columns(client, project.id)) - shown)
-    unlabelled = {
-        "filter": "filter:tasks:total_annotations",
-        "operator": "equal",
-        "value": 0,
-        "type": "Number",
-    }
-    data: dict[str, Any] = {
-        "title": TAB,
-        "type": "list",
-        "target": "tasks",
-        "ordering": ["tasks:predictions_score"],
-        "filters": {"conjunction": "and", "items": [unlabelled]},
-        "hiddenColumns": {"explore": hidden, "labeling": hidden},
-    }
-    found = [view for view in setup.views(client, project.id) if view.title == TAB]
-    if not found:
-        setup.add_view(client, project.id, data)
-        result.lines.append(f"created the tab {TAB!r} in the Data Manager")
-    elif all(_shows_everything(view) for view in found):
-        for view in found:
-            setup.update_view(client, project.id, view, data)
-        result.lines.append(f"the tab {TAB!r} shows the recording, the score and the choice")
-
-
-def _shows_everything(view: View) -> bool:
-    """Whether it is as older releases made it; what somebody hid or showed there is theirs."""
-    hidden = view.data.get("hiddenColumns") or {}
-    return not any(hidden.get(name) for name in ("explore", "labeling"))

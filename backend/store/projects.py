@@ -71,6 +71,10 @@ class Project:
     def __repr__(self) -> str:  # keys stay out of logs and tracebacks
         return f"Project(id={self.id}, url={self.url!r}, title={self.title!r})"
 
+    def shows_guess(self, settings: Settings) -> bool:
+        """Whether people are to see the model's choice before they have answered."""
+        return settings.show_guess if self.show_guess is None else self.show_guess
+
 
 _METADATA = sa.MetaData()
 _PROJECTS = sa.Table(
