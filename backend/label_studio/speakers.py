@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ NAMES = (
     ("ESD", r"(?:^|/)(\d{4})_\d{6}\.\w+$"),
     ("SAVEE", r"(?:^|/)(DC|JE|JK|KL)(?:/|_)(?:a|d|f|h|n|sa|su)\d\d\.\w+$"),
 )
-WORD = r"(?:speaker|spkr|spk|sprecher|actor|participant|subject|subj|voice)"
+WORD = r"(?i:speaker|spkr|spk|sprecher|actor|participant|subject|subj|voice)"
 SAID = (
     ("names such as spk01_", rf"(?:^|[/_. -])({WORD}[-_ ]?[A-Za-z]?\d+)(?=[/_. -])"),
     ("folders such as Actor_01", rf"(?:^|/)({WORD}[-_ ]?\w+)/"),
@@ -88,7 +89,9 @@ class Rule:
 
     def option(self) -> str:
         """What gives it on a command line."""
-        return f"--speaker {self.key}" if self.key else f"--speaker-pattern '{self.pattern}'"
+        if self.key:
+            return f"--speaker {shlex.quote(self.key)}"
+        return f"--speaker-pattern {shlex.quote(self.pattern)}"
 
     def speaker(self, data: Mapping[str, Any], address: Any) -> str:
         """Who speaks, "" where it isn't said."""
