@@ -126,9 +126,12 @@ def summary(counts: Mapping[str, int]) -> str:
     names = sorted(counts)
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     low, high = min(counts.values()), max(counts.values())
-    each = f"{low}" if low == high else f"{low} to {high}"
-    people = "1 speaker" if len(names) == 1 else f"{len(names)} speakers"
-    return f"{people}, {each} recordings each: {shown}"
+    each = f"{low} to {high} recordings" if low < high else _number(high, "recording")
+    return f"{_number(len(names), 'speaker')}, {each} each: {shown}"
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
 
 
 def rule(key: str = "", pattern: str = "") -> Rule:

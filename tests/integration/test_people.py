@@ -105,7 +105,7 @@ def test_a_field_of_the_data_says_who_speaks_in_tasks_that_are_known(
     folder = Projects(settings).folder(project.id)
     folder.save_tasks({task: TaskRecord({"audio": "x"}, {}) for task in project.tasks})
     said = str(join(project, speaker=rule(key="who")))
-    assert "1 speaker, 1 recordings each: anna" in said
+    assert "1 speaker, 1 recording each: anna" in said
     assert "of 2 recordings nobody knows" in said
     assert [task.speaker for task in folder.tasks().values()] == ["anna", "", ""]
 
