@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend import settings as settings_module
-from backend.cli import quickstart
+from backend.cli import people, quickstart
 from backend.settings import Settings, SettingsError
 from backend.web.charts import SOURCES
 
@@ -100,8 +100,9 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
     key = _api_key(settings, options)
     from backend.label_studio import connect
 
+    wishes = people.wishes(options)
     connected = connect.connect(
-        settings, url.rstrip("/"), key, options.project, options.backend_url
+        settings, url.rstrip("/"), key, options.project, options.backend_url, wishes
     )
     print(connected)
 
@@ -204,6 +205,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         newest = project["curve"][-1]
         measured = SOURCES[newest["source"]]
         lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")
+    lines.append(f"   speakers  {_speakers(project['speakers'])}")
+    lines.append(f"   guess     {'shown' if project['shows_guess'] else 'hidden'} while labeling")
     if project["advice"]:
         word = "stop" if project["advice"]["stop"] else "go on"
         lines.append(f"   advice    {word}: {project['advice']['reason']}")
@@ -219,6 +222,19 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
             f"   error     {error.get('time')} {error.get('where')}: {error.get('message')}"
         )
     return lines
+
+
+def _speakers(speakers: dict[str, Any] | None) -> str:
+    if speakers is None:
+        return "not known"
+    said = f"{speakers['count']}, in {speakers['recordings']} recordings"
+    if speakers["helps"] is None:
+        return said
+    taken = "helps" if speakers["helps"] else "doesn't help"
+    return (
+        f"{said}; taking their means off {taken}: UA {speakers['with_ua']:.1%} with, "
+        f"{speakers['without_ua']:.1%} without"
+    )
 
 
 def _doing(project: dict[str, Any]) -> str:
@@ -272,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--backend-url", help="this backend's address as Label Studio sees it (AFTER_URL)"
     )
+    people.add_arguments(command)
 
     command = add("doctor", _doctor, "test everything that has to be right, and say what isn't")
     command.add_argument("--project", type=_number, metavar="ID")

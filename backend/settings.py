@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
     threads: int = Field(default=8, ge=1, description="of the web process")
 
+    # what people see
+    show_guess: bool = Field(
+        default=False, description="the model's choice, to people who have not answered yet"
+    )
+
     # the method; None: the preset's value
     preset: Literal["default", "paper"] = Field(
         default="default", description="what every setting of the method is that is not given"

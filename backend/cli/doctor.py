@@ -6,6 +6,7 @@ of the project as it is, and a webhook that is switched off shows whether Label 
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
+from backend.label_studio.importing import CHEAP_S, IMPORT_FLAG, PATIENCE_S
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, ProjectInfo
 from backend.settings import LOOPBACK, Settings
 from backend.store.projects import Project, Projects
@@ -247,6 +249,8 @@ def _project(settings: Settings, projects: Projects, project: Project) -> Iterat
     if webhook.ok:
         yield _guarded(f"{name}, events", lambda: _events(client, projects, info))
     yield _guarded(f"{name}, order", lambda: _order(projects, project, info))
+    yield _guarded(f"{name}, guess", lambda: _guess(settings, project, info))
+    yield _guarded(f"{name}, imports", lambda: _imports(client, info))
     yield _guarded(f"{name}, audio", lambda: _audio(client, settings, info))
 
 
@@ -360,6 +364,34 @@ def _order(projects: Projects, project: Project, info: ProjectInfo) -> Check:
         detail = f"tasks are served by {info.model_version or 'chance'}, not by {serving}"
         return Check(name, False, detail, _again(project))
     return Check(name, True, f"by uncertainty, as {serving} scores them")
+
+
+def _guess(settings: Settings, project: Project, info: ProjectInfo) -> Check:
+    name = f"project {project.id}, guess"
+    wanted = project.shows_guess(settings)
+    if info.show_predictions == wanted:
+        seen = "see" if wanted else "don't see"
+        return Check(name, True, f"people {seen} the model's choice before they have answered")
+    detail = "people see the model's choice, which sways what they answer"
+    if wanted:
+        detail = "people don't see the model's choice, although that is wished for"
+    option = "--no-show-guess" if wanted else "--show-guess"
+    return Check(name, False, detail, f"{_again(project)}; if it is meant, with {option}")
+
+
+def _imports(client: LabelStudio, info: ProjectInfo) -> Check:
+    """Dear imports stop nothing: predictions are then sent one by one."""
+    name = f"project {info.id}, imports"
+    seconds = client.time_import(info.id)
+    if seconds <= CHEAP_S:
+        return Check(name, True, f"an import of predictions takes {seconds:.2f} s")
+    took = f"{seconds:.1f} s" if math.isfinite(seconds) else f"more than {PATIENCE_S:g} s"
+    return Check(
+        name,
+        True,
+        f"an import of predictions takes {took}, the more the larger the project, so they are sent "
+        f"one by one; where you may, start Label Studio with {IMPORT_FLAG}",
+    )
 
 
 def _audio(client: LabelStudio, settings: Settings, info: ProjectInfo) -> Check:

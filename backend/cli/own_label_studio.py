@@ -116,6 +116,8 @@ def environment(data: Path, who: Identity, outside: Mapping[str, str]) -> dict[s
         # The backend is on this machine's loopback address, which is refused by default.
         "SSRF_PROTECTION_ENABLED": "false",
         "ML_BLOCK_LOCAL_IP": "false",
+        # An import of predictions then doesn't recount the whole project.
+        "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short": "true",
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }

@@ -22,14 +22,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from pydantic import SecretStr
 
-from backend.cli import own_label_studio
+from backend.cli import own_label_studio, people
 from backend.cli.children import Child, Children
 from backend.cli.own_label_studio import Identity
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.label_studio.connect import Wishes
 
 HOST = "127.0.0.1"
 PATIENCE_S = 900  # of starting; the first start of Label Studio takes 1 to 3 minutes
@@ -60,6 +64,7 @@ class Options:
     port: int
     label_studio_port: int
     label_studio_venv: Path
+    wishes: Wishes
 
     @property
     def backend_url(self) -> str:
@@ -78,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=",".join(own_label_studio.DEFAULT_LABELS),
         help="what a new project's recordings can be (%(default)s)",
     )
+    people.add_arguments(parser)
     parser.add_argument("--data", type=Path, help="where everything is kept (data)")
     parser.add_argument("--port", type=_port, help="of AFTER (9090)")
     parser.add_argument(
@@ -125,6 +131,7 @@ def _options(chosen: Settings, given: argparse.Namespace) -> Options:
         port=given.port or chosen.port,
         label_studio_port=given.label_studio_port,
         label_studio_venv=given.label_studio_venv.expanduser().absolute(),
+        wishes=people.wishes(given, use_speakers=True),
     )
 
 
@@ -252,19 +259,29 @@ def _fill(options: Options, who: Identity) -> tuple[Identity, int]:
 
 
 def _connect_all(options: Options, chosen: Settings, who: Identity) -> None:
-    """Connect the projects of all folders: an address may have changed since the last start."""
-    from backend.label_studio.connect import connect
+    """Connect the projects of all folders: an address may have changed since the last start.
+
+    What was said of speakers and of the guess is of the folder that was named.
+    """
+    from backend.label_studio.connect import Wishes, connect
     from backend.label_studio.predictions import LabelStudioError
 
     for folder, recordings in who.folders.items():
         if not recordings.project:
             continue
+        named = options.audio is None or folder == str(options.audio)
+        wishes = options.wishes if named else Wishes()
+        project, url = recordings.project, options.label_studio_url
         try:
-            connect(chosen, options.label_studio_url, who.token, recordings.project, chosen.url)
+            connected = connect(chosen, url, who.token, project, chosen.url, wishes)
         except LabelStudioError as error:
-            if options.audio is None or folder == str(options.audio):
+            if named:
                 raise
-            _say(f"project {recordings.project} ({folder}) is left out: {error}")
+            _say(f"project {project} ({folder}) is left out: {error}")
+            continue
+        if named:
+            for line in connected.people:
+                _say(f"project {project}: {line}")
 
 
 def _wait(what: str, url: str, children: Children) -> None:

@@ -44,7 +44,7 @@ def pool_scores(
         learner.adapt()
         skipped |= skipped_by(learner)
         pool = [
-            Utterance(str(key), path)
+            Utterance(str(key), path, task.speaker)
             for key, task in tasks.items()
             if (path := audio_path(folder, task, control)) is not None and str(key) not in skipped
         ]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from after_model.active_learning import ActiveLearner
 from after_model.audio import AudioLimits, Utterance
@@ -30,7 +33,7 @@ def open_learner(
     part: a folder of its own in the learner's; features and embeddings are shared.
     """
     pool = [
-        Utterance(str(key), path)
+        Utterance(str(key), path, task.speaker)
         for key, task in tasks.items()
         if (path := audio_path(folder, task, control)) is not None
     ]
@@ -89,3 +92,13 @@ def skipped_by(learner: ActiveLearner) -> dict[str, str]:
         for error in learner.skipped
         if str(error.path) in task_of
     }
+
+
+def speaker_report(learner: ActiveLearner) -> dict[str, Any]:
+    """Whether the probe takes speakers' means off, and UA and loss with and without; {} where no
+    speaker is known, or a fine-tuned model serves. None: too few labels to compare."""
+    speakers = {u.speaker for u in learner.given} - {""}
+    if not speakers or learner.config.fine_tuning == "always":
+        return {}
+    report = asdict(learner.serving.probe(learner.labelled).speakers)
+    return {key: value if np.isfinite(value) else None for key, value in report.items()}

@@ -27,7 +27,7 @@ from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
 from backend.compute.ordering import plan, pool_scores, replan, start_order
 from backend.compute.orders import at_random, merged
-from backend.compute.pools import open_learner, reporter, skipped_by
+from backend.compute.pools import open_learner, reporter, skipped_by, speaker_report
 from backend.compute.turns import turn
 from backend.settings import Settings
 from backend.store import scores
@@ -176,6 +176,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
             "held_out": learner.config.fine_tuning == "always",
             "advice": asdict(learner.advice()),
             "estimate": learner.estimate(),
+            "speakers": speaker_report(learner),
         }
     folder.write("skipped.json", skipped)
     replan(settings, folder, len(tasks))

@@ -9,24 +9,23 @@ the backend twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from backend import settings as settings_module
 from backend.access import SECRET_HEADER
-from backend.label_studio import labeling
+from backend.label_studio import display, labeling, speaking
 from backend.label_studio import registration as setup
 from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_refusal
 from backend.label_studio.failures import DOCUMENT
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.label_studio.registration import Webhook
+from backend.label_studio.speakers import NOTHING_SAID, Rule
 from backend.settings import Settings
 from backend.store.projects import Project, Projects, UnknownProject
 
 TITLE = "AFTER"
-TAB = "AFTER: label next"
 SAMPLING = "Uncertainty sampling"
 
 
@@ -34,24 +33,43 @@ class ConnectError(ValueError):
     """A connection that can't be made; the message says which setting to change, and where."""
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What whoever connects a project wants of it; what isn't said stays as it is.
+
+    speaker: how tasks say who speaks. use_speakers: use what is found, where nothing was said yet.
+    show_guess: whether people see the model's choice before they have answered.
+    """
+
+    speaker: Rule = NOTHING_SAID
+    use_speakers: bool = False
+    show_guess: bool | None = None
+
+
 @dataclass
 class Connected:
-    """What connecting found and changed, a line each."""
+    """What connecting found and changed, a line each; people: of those that are about people."""
 
     project: Project
     lines: list[str] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
 
 def connect(
-    settings: Settings, url: str, api_key: str, project_id: int, backend_url: str | None = None
+    settings: Settings,
+    url: str,
+    api_key: str,
+    project_id: int,
+    backend_url: str | None = None,
+    wishes: Wishes = Wishes(),
 ) -> Connected:
     """Check, register, repair; the worker then begins by itself.
 
-    Raises ConnectError, LabelingError or LabelStudioError, before anything is changed where the
-    reason can be known before.
+    Raises ConnectError, LabelingError, SpeakerError or LabelStudioError, before anything is changed
+    where the reason can be known before.
     """
     projects = Projects(settings)
     address = (backend_url or settings.backend_url).rstrip("/")
@@ -61,6 +79,10 @@ def connect(
     _check_same_server(projects, project_id, url)
     _check_backend(address)
     before = _known(projects, project_id)
+    said = speaking.decide(
+        client, info, controls, speaking.rule_of(before), wishes.speaker, wishes.use_speakers
+    )
+    kept = before.show_guess if before else None
     project = projects.save(
         Project(
             id=project_id,
@@ -69,13 +91,19 @@ def connect(
             secret=before.secret if before else settings_module.new_secret(),
             title=info.title,
             backend_url=address,
+            speaker_key=said.rule.key,
+            speaker_pattern=said.rule.pattern,
+            show_guess=kept if wishes.show_guess is None else wishes.show_guess,
         )
     )
+    keys = {control.audio_key for control in controls}
+    speaking.note(projects.folder(project_id), said.rule, said.tasks, keys)
     projects.folder(project_id).reserve()
     projects.folder(project_id).delete(["failed.json", DOCUMENT])  # connecting again tries again
     result = Connected(project)
     named = ", ".join(f"{c.name} ({len(c.labels)} labels)" for c in controls)
     result.lines.append(f"project {project_id}, {info.title!r}: learns {named}")
+    result.people.append(said.line)
     try:
         _register(client, settings, project, result)
         _repair_webhook(client, project, result)
@@ -86,8 +114,11 @@ def connect(
     if before is not None and before.backend_url not in ("", address):
         _forget_address(client, before, result)
     _repair_order(client, projects, project, result)
-    _create_tab(client, project, result)
+    result.people.append(display.repair_guess(client, settings, project))
+    if line := display.repair_tab(client, project, keys):
+        result.lines.append(line)
     projects.note_event(project_id, tasks_changed=True)
+    result.lines += result.people
     result.lines.append(
         f"connected. Label at {url}/projects/{project_id}/ ; how it goes: {address}/"
     )
@@ -298,24 +329,3 @@ def _repair_order(
     ):
         client.set_model_version(project.id, serving)
         result.lines.append(f"tasks are served in the order of {serving} again")
-
-
-def _create_tab(client: LabelStudio, project: Project, result: Connected) -> None:
-    if any(view.title == TAB for view in setup.views(client, project.id)):
-        return
-    unlabelled = {
-        "filter": "filter:tasks:total_annotations",
-        "operator": "equal",
-        "value": 0,
-        "type": "Number",
-    }
-    data: dict[str, Any] = {
-        "title": TAB,
-        "type": "list",
-        "target": "tasks",
-        "ordering": ["tasks:predictions_score"],
-        "filters": {"conjunction": "and", "items": [unlabelled]},
-        "hiddenColumns": {"explore": [], "labeling": []},
-    }
-    setup.add_view(client, project.id, data)
-    result.lines.append(f"created the tab {TAB!r} in the Data Manager")

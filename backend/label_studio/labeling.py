@@ -96,7 +96,8 @@ def votes(control: Control, annotations: Sequence[Mapping[str, Any]]) -> list[li
 def result(control: Control, probs: Sequence[float]) -> dict[str, Any]:
     """An entry of a prediction's `result`: the choice with its probability, and those of all.
 
-    Label Studio keeps `score` and `meta` as they are, in its own pages and in exports.
+    Label Studio keeps `score` and `meta` as they are, in its own pages and in exports. The choice
+    comes first because the Data Manager shows an entry from its beginning.
     """
     if len(probs) != len(control.labels):
         raise ValueError(
@@ -107,11 +108,11 @@ def result(control: Control, probs: Sequence[float]) -> dict[str, Any]:
     if control.multiple:
         chosen |= {i for i, p in enumerate(probs) if p > 0.5}
     return {
+        "value": {"choices": [control.labels[i] for i in sorted(chosen)]},
+        "score": round(float(probs[top]), DIGITS),
         "from_name": control.name,
         "to_name": control.to_name,
         "type": "choices",
-        "value": {"choices": [control.labels[i] for i in sorted(chosen)]},
-        "score": round(float(probs[top]), DIGITS),
         "meta": {
             "probabilities": {
                 label: round(float(p), DIGITS)

@@ -23,7 +23,8 @@ from backend.label_studio.connection import (
     LabelStudioFailing,
     LabelStudioUnavailable,
 )
-from backend.label_studio.reading import ProjectInfo, Reading, Task
+from backend.label_studio.importing import Importing
+from backend.label_studio.reading import ProjectInfo, Task
 
 __all__ = [
     "LabelStudio",
@@ -63,7 +64,7 @@ class Prediction:
     cluster: int | None = None
 
 
-class LabelStudio(Reading):
+class LabelStudio(Importing):
     """The projects of one Label Studio; safe for threads."""
 
     def prediction_counts(self, project_id: int) -> dict[str, int]:
@@ -143,10 +144,6 @@ class LabelStudio(Reading):
             params={"id": "delete_tasks_predictions", "project": project_id},
             json={"selectedItems": {"all": False, "included": list(tasks)}},
         )
-
-    def imports_are_cheap(self, project_id: int) -> bool:
-        """Whether an import of predictions costs what is imported, not what the project holds."""
-        return True
 
     def set_model_version(self, project_id: int, version: str) -> None:
         """Serve by this version's scores; it needs predictions, or to be a backend's title."""

@@ -78,9 +78,11 @@ class Reading(Connection):
             show_predictions=bool(found.get("show_collab_predictions", True)),
         )
 
-    def tasks(self, project_id: int) -> list[Task]:
-        """All tasks, by id."""
-        found = self._tasks(project_id, include="id,data,is_labeled", resolve_uri="false")
+    def tasks(self, project_id: int, at_most: int | None = None) -> list[Task]:
+        """All tasks by id, or the first of them."""
+        found = self._tasks(
+            project_id, include="id,data,is_labeled", resolve_uri="false", at_most=at_most
+        )
         return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
 
     def annotated(self, project_id: int) -> list[dict[str, Any]]:
@@ -150,7 +152,11 @@ class Reading(Connection):
         return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
 
     def _tasks(
-        self, project_id: int, filters: Mapping[str, Any] | None = None, **params: Any
+        self,
+        project_id: int,
+        filters: Mapping[str, Any] | None = None,
+        at_most: int | None = None,
+        **params: Any,
     ) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"ordering": ["tasks:id"]}
         if filters:
@@ -163,6 +169,6 @@ class Reading(Connection):
             found = self.request(what, "GET", "api/tasks/", params=params | {"page": page})
             tasks |= {task["id"]: task for task in found["tasks"]}
             # Pages may be smaller than asked for (TASK_API_PAGE_SIZE_MAX), and tasks come and go.
-            if not found["tasks"] or len(tasks) >= found["total"]:
-                return [tasks[key] for key in sorted(tasks)]
+            if not found["tasks"] or len(tasks) >= min(found["total"], at_most or found["total"]):
+                return [tasks[key] for key in sorted(tasks)][:at_most]
             page += 1

@@ -122,6 +122,35 @@ def add_view(client: Connection, project_id: int, data: Mapping[str, Any]) -> Vi
     return _view(client.request(what, "POST", "api/dm/views/", json=body))
 
 
+def update_view(client: Connection, project_id: int, view: View, data: Mapping[str, Any]) -> View:
+    """Another content of a tab; filters of data replace those that are there."""
+    body = {"project": project_id, "data": data}
+    what = f"change the tab {data['title']!r}"
+    return _view(client.request(what, "PATCH", f"api/dm/views/{view.id}/", json=body))
+
+
+def columns(client: Connection, project_id: int) -> list[str]:
+    """What a tab of the Data Manager can show, such as "tasks:data.audio"."""
+    what = f"read the columns of project {project_id}"
+    found = client.request(what, "GET", "api/dm/columns/", params={"project": project_id})
+    return [_column(entry) for entry in found["columns"] if not entry.get("children")]
+
+
+def show_predictions(client: Connection, project_id: int, model_version: str, show: bool) -> None:
+    """Whether people see predictions before they have answered.
+
+    Hiding them empties `model_version`, by which tasks are served, unless it is sent along.
+    """
+    body = {"show_collab_predictions": show, "model_version": model_version}
+    what = f"{'show' if show else 'hide'} the predictions of project {project_id}"
+    client.request(what, "PATCH", f"api/projects/{project_id}/", json=body)
+
+
+def _column(entry: Mapping[str, Any]) -> str:
+    parent = f"{entry['parent']}." if entry.get("parent") else ""
+    return f"{entry['target']}:{parent}{entry['id']}"
+
+
 def _backend(entry: Mapping[str, Any]) -> Backend:
     return Backend(
         id=entry["id"],

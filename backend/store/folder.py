@@ -21,6 +21,7 @@ from backend.store.releases import Releases
 from backend.store.schema import DOCUMENTS
 
 FOLLOWS, ORDER, POOL = "follows.json", "order.json", "pool.json"
+SPEAKERS = "speakers.json"  # the rule by which the tasks' speakers were read
 
 
 class ProjectFolder(History):

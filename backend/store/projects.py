@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from backend.settings import Settings
 from backend.store import leases, migrations
 from backend.store.engine import Database, Fence
-from backend.store.folder import FOLLOWS, ORDER, POOL, ProjectFolder
+from backend.store.folder import FOLLOWS, ORDER, POOL, SPEAKERS, ProjectFolder
 from backend.store.history import MAX_ERRORS, RESERVE, now
 from backend.store.schema import CHANGES, PROJECTS, WORKERS
 from backend.store.tasks import TaskRecord
@@ -28,6 +28,7 @@ __all__ = [
     "ORDER",
     "POOL",
     "RESERVE",
+    "SPEAKERS",
     "Changes",
     "Project",
     "ProjectFolder",
@@ -55,7 +56,9 @@ class Project:
 
     events, task_events, train_requests count what Label Studio said since connecting: changed
     annotations, imported or deleted tasks, the Train button. adopted: it was connected in Label
-    Studio's own pages, and the worker has still to check and repair the connection.
+    Studio's own pages, and the worker has still to check and repair the connection. speaker_key,
+    speaker_pattern: how tasks say who speaks (label_studio/speakers.py). show_guess: whether people
+    see the model's choice before they have answered; None: as the settings say.
     """
 
     id: int
@@ -69,9 +72,16 @@ class Project:
     events: int = 0
     task_events: int = 0
     train_requests: int = 0
+    speaker_key: str = ""
+    speaker_pattern: str = ""
+    show_guess: bool | None = None
 
     def __repr__(self) -> str:  # keys stay out of logs and tracebacks
         return f"Project(id={self.id}, url={self.url!r}, title={self.title!r})"
+
+    def shows_guess(self, settings: Settings) -> bool:
+        """Whether people are to see the model's choice before they have answered."""
+        return settings.show_guess if self.show_guess is None else self.show_guess
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ PROJECTS = sa.Table(
     sa.Column("events", sa.Integer, nullable=False),
     sa.Column("task_events", sa.Integer, nullable=False),
     sa.Column("train_requests", sa.Integer, nullable=False),
+    sa.Column("speaker_key", sa.Text, nullable=False, server_default=""),
+    sa.Column("speaker_pattern", sa.Text, nullable=False, server_default=""),
+    sa.Column("show_guess", sa.Boolean, nullable=True),
 )
 WORKERS = sa.Table(  # who is alive, for doctor and the status page
     "after_workers",

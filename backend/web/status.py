@@ -114,6 +114,8 @@ def project_status(
         "entropy": _entropy(folder, serving, reader),
         "versions": [_version(entry, serving) for entry in reversed(history)],
         "advice": _advice(newest.get("advice")),
+        "speakers": _speakers(tasks, newest),
+        "shows_guess": project.shows_guess(settings),
         "skipped": skipped[:MAX_SKIPPED],
         "skipped_count": len(skipped),
         "errors": errors,
@@ -246,6 +248,26 @@ def _advice(advice: Any) -> dict[str, Any] | None:
         "reason": str(advice.get("reason", "")),
         "agreement": _number(advice.get("agreement")),
         "expected_gain": _number(advice.get("expected_gain")),
+    }
+
+
+def _speakers(tasks: dict[str, Any], newest: dict[str, Any]) -> dict[str, Any] | None:
+    """How many people speak, in how many of the recordings, and whether taking their means off
+    helps: None before that was compared. None in all where nobody is known."""
+    named = [task.get("speaker") for task in tasks.values() if isinstance(task, dict)]
+    known = [name for name in named if isinstance(name, str) and name]
+    if not known:
+        return None
+    main: Any = next(iter((newest.get("controls") or {}).values()), {})
+    report = main.get("speakers") if isinstance(main, dict) else None
+    found = report if isinstance(report, dict) else {}
+    compared = _number(found.get("with_ua")) is not None
+    return {
+        "count": len(set(known)),
+        "recordings": len(known),
+        "helps": bool(found.get("used")) if compared else None,
+        "with_ua": _number(found.get("with_ua")),
+        "without_ua": _number(found.get("without_ua")),
     }
 
 

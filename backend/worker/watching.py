@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from dbos import DBOS
 
-from backend.label_studio import labeling
+from backend.label_studio import labeling, speaking
 from backend.label_studio.predictions import (
     LabelStudio,
     LabelStudioFailing,
@@ -31,7 +31,7 @@ from backend.label_studio.predictions import (
 )
 from backend.settings import Settings, SettingsError
 from backend.store import learners
-from backend.store.projects import POOL, Project, ProjectFolder, Projects
+from backend.store.projects import POOL, SPEAKERS, Project, ProjectFolder, Projects
 from backend.worker import health
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.intake import Changes, Intake, Votes
@@ -64,6 +64,7 @@ class Known:
     rounds: int  # finished, since the bootstrap of this label space
     start: int
     round_size: int
+    speakers: str = ""  # the rule by which they were read
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class Truth:
     labels: Votes
     tasks: frozenset[int]
     train_pressed: bool
+    speakers: str = ""
 
 
 def needed(known: Known, truth: Truth) -> list[str]:
     """The jobs that a project needs, most urgent first: "bootstrap", "extend", "round"."""
     if known.serving is None or truth.learners != known.learners:
         return ["bootstrap"]
-    jobs = ["extend"] if truth.tasks != known.tasks else []
+    others = truth.tasks != known.tasks or truth.speakers != known.speakers
+    jobs = ["extend"] if others else []
     labelled = {task for votes in truth.labels.values() for task in votes}
     enough = known.round_size if known.rounds else max(known.start, 1)
     changed = len(different(known.labels, truth.labels))
@@ -271,6 +274,7 @@ class Watcher:
                 labels=state.intake.votes,
                 tasks=frozenset(state.intake.tasks),
                 train_pressed=pressed,
+                speakers=str(speaking.rule_of(project)),
             ),
         )
         self._note_seen(folder, labelled=len(state.intake.labelled))
@@ -298,6 +302,7 @@ class Watcher:
             rounds=sum(learners.rounds_of(folder, learner) for learner in described),
             start=sizes.get("start", 1),
             round_size=self.settings.round_size or sizes.get("round_size", 1),
+            speakers=folder.read(SPEAKERS, ""),
         )
 
     def _note_seen(self, folder: ProjectFolder, **values: int) -> None:

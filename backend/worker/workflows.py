@@ -28,17 +28,16 @@ from dbos import DBOS, DBOSConfiguredInstance
 from backend.compute.orders import at_random
 from backend.compute.turns import COMPUTING
 from backend.label_studio import audio as recordings
-from backend.label_studio import connect, labeling
+from backend.label_studio import connect, labeling, speaking
 from backend.label_studio.departed import DOCUMENT as DEPARTED
 from backend.label_studio.departed import sweep
 from backend.label_studio.failures import DOCUMENT as FAILURES
 from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
-from backend.label_studio.reading import Task
 from backend.settings import Settings
 from backend.store import learners, scores
 from backend.store.engine import Fence
-from backend.store.projects import FOLLOWS, Project, ProjectFolder, Projects, TaskRecord
+from backend.store.projects import FOLLOWS, SPEAKERS, Project, ProjectFolder, Projects, TaskRecord
 from backend.worker import rounds
 from backend.worker.logs import keep_short
 from backend.worker.ordering import follows
@@ -127,12 +126,14 @@ class Jobs(DBOSConfiguredInstance):
         """Connect properly what was connected in Label Studio's own pages."""
         project = self.projects.get(project_id)
         if project.adopted:
-            self._patiently(
+            connected = self._patiently(
                 project,
                 lambda: connect.connect(
                     self.settings, project.url, project.api_key, project_id, project.backend_url
                 ),
             )
+            for line in connected.lines:
+                log.info("project=%d %s", project_id, line)
 
     @DBOS.step(name="begin bootstrap")
     def begin_bootstrap(self, project_id: int) -> str:
@@ -303,34 +304,32 @@ class Jobs(DBOSConfiguredInstance):
         if folder.read("cancel", None) is not None:
             raise JobCancelled
 
-    def _listed(
-        self, client: LabelStudio, project_id: int, known: dict[int, TaskRecord]
-    ) -> list[Task]:
-        """The project's tasks; only those that are new where that is all that happened."""
-        new = client.tasks_after(project_id, max(known, default=0))
-        if len(known) + len(new) != client.project(project_id).task_number:
-            return client.tasks(project_id)
-        old = [
-            Task(key, dict(record.audio), record.labelled) for key, record in sorted(known.items())
-        ]
-        return old + new
-
     def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:
         client = self._client(project)
         keys = {control["audio_key"] for control in folder.snapshot(version)["controls"]}
+        rule = speaking.rule_of(self.projects.get(project.id))
         known = folder.tasks()
         tasks: dict[int, TaskRecord] = {}
-        wanted: dict[str, list[tuple[int, str]]] = {}  # who wants each address: several may
-        for task in self._listed(client, project.id, known):
+        listed = client.tasks_after(project.id, max(known, default=0))
+        count = client.project(project.id).task_number
+        if len(known) + len(listed) == count and folder.read(SPEAKERS, "") == str(rule):
+            tasks = dict(known)  # all that happened is that some came
+        else:
+            listed = client.tasks(project.id)
+        for task in listed:
             audio = {key: task.data[key] for key in sorted(keys) if task.data.get(key)}
             before = known.get(task.id)
             same = before is not None and before.audio == audio and before.error is None
             path = dict(before.path) if before is not None and same else {}
-            error = None if audio else f"the task has no audio under {', '.join(sorted(keys))}"
-            tasks[task.id] = TaskRecord(audio, path, error, task.is_labeled)
-            for key, uri in audio.items():
-                if key not in path:
-                    wanted.setdefault(str(uri), []).append((task.id, key))
+            speaker = rule.speaker(task.data, next(iter(audio.values()), ""))
+            tasks[task.id] = TaskRecord(audio, path, None, task.is_labeled, speaker)
+        wanted: dict[str, list[tuple[int, str]]] = {}  # who wants each address: several may
+        for task_id, record in tasks.items():
+            nothing = None if record.audio else f"no audio under {', '.join(sorted(keys))}"
+            tasks[task_id] = replace(record, path=dict(record.path), error=nothing)
+            for key, uri in record.audio.items():
+                if key not in record.path:
+                    wanted.setdefault(str(uri), []).append((task_id, key))
         started = time.time()
 
         def progress(stage: str, done: float, total: float) -> None:
@@ -354,6 +353,7 @@ class Jobs(DBOSConfiguredInstance):
                 else:
                     record.path[key] = result.path.relative_to(folder.path).as_posix()
         folder.save_tasks(tasks)
+        folder.write(SPEAKERS, str(rule))
         missing = folder.read(DEPARTED, {})
         used = {Path(path).name for task in tasks.values() for path in task.path.values()}
         folder.write(DEPARTED, sweep(folder.audio, tasks, used, missing, time.time()))

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from backend.access import SECRET_HEADER
-from backend.label_studio import connect as module
 from backend.label_studio.connect import ConnectError, connect, disconnect
+from backend.label_studio.display import TAB
 from backend.label_studio.labeling import LabelingError
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, Prediction
 from backend.store.projects import Projects, UnknownProject
@@ -92,7 +92,7 @@ def test_connecting_registers_once_and_everything_that_is_needed(
     assert webhook["send_for_all_actions"]
     assert webhook["is_active"]
     assert found["sampling"] == "Uncertainty sampling"
-    assert module.TAB in [view["data"]["title"] for view in found["views"]]
+    assert TAB in [view["data"]["title"] for view in found["views"]]
     assert "emotion (4 labels)" in said
     assert secret not in said
     assert label_studio.legacy_token not in said
@@ -229,7 +229,7 @@ def test_the_tab_shows_what_is_unlabelled_lowest_score_first(join, label_studio,
     client.push(project.id, VERSION, [Prediction(t, s, []) for t, s in scores.items()])
     label_studio.annotate(project.tasks[2], "sad")
     views = label_studio.get(f"/api/dm/views/?project={project.id}")
-    (tab,) = [v for v in views if v["data"]["title"] == module.TAB]
+    (tab,) = [v for v in views if v["data"]["title"] == TAB]
     listed = label_studio.get(f"/api/tasks?view={tab['id']}&project={project.id}")["tasks"]
     assert [task["id"] for task in listed] == [project.tasks[1], project.tasks[0]]
 

@@ -122,6 +122,9 @@ def test_story_from_first_start_to_second(quickstart: Quickstart, clips: list[Pa
     assert len(quickstart.tasks(project)) == len(clips)
     assert all(quickstart.api(audio).status_code == 200 for audio in quickstart.tasks(project)[:2])
     assert httpx.get(box["How it goes"]).status_code == 200
+    assert "who speaks is not known" in quickstart.said()
+    assert "people don't see the model's choice" in quickstart.said()
+    assert not quickstart.api(f"/api/projects/{project}/").json()["show_collab_predictions"]
     backends = quickstart.api(f"/api/ml?project={project}").json()
     assert [backend["state"] for backend in backends] == ["CO"]
 

@@ -137,6 +137,24 @@ def test_votes_that_disagree_become_a_soft_label(settings, started):
     assert learner.labelled["1"] == pytest.approx([2 / 3, 1 / 3])
 
 
+def test_who_speaks_reaches_the_learner_and_what_it_says_of_it_is_kept(settings, started):
+    tasks = started.tasks()
+    started.save_tasks({k: replace(t, speaker=f"spk{k % 3}") for k, t in tasks.items()})
+    snapshot(started, ROUND, label(started, LABELLED))
+    compute.train(settings, started, ROUND)
+    learner = pools.open_learner(
+        settings, started, CONTROL, started.tasks(), pools.reporter(started, ROUND)
+    )
+    assert {u.id: u.speaker for u in learner.given} == {str(k): f"spk{k % 3}" for k in tasks}
+    report = started.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["speakers"]
+    assert report["used"] == (learner.serving.probe(learner.labelled).speakers.used)
+    assert {"with_ua", "without_ua"} <= set(report)
+
+
+def test_nothing_is_said_of_speakers_where_none_is_known(trained):
+    assert trained.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["speakers"] == {}
+
+
 def add_task(folder: ProjectFolder) -> None:
     shutil.copy(folder.audio / "1.wav", folder.audio / "13.wav")
     folder.update_tasks({13: TaskRecord({"audio": "u"}, {"audio": "audio/13.wav"})})

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from backend.__main__ import _parser
+from backend.label_studio.importing import IMPORT_FLAG
 from backend.settings import Settings
 from tests.image import Instruction, parse
 
@@ -75,6 +76,11 @@ def test_ports_are_published_on_loopback_by_default(services: dict[str, Any]) ->
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("${LISTEN:-127.0.0.1}:") for port in ports)
+
+
+def test_label_studio_imports_predictions_cheaply(services: dict[str, Any]) -> None:
+    name, value = IMPORT_FLAG.split("=")
+    assert services["label-studio"]["environment"][name] == value
 
 
 def test_no_secret_has_a_default() -> None:

@@ -10,6 +10,8 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from web_fixtures import CONFIG, SECRET, add_project, make_settings
@@ -17,6 +19,7 @@ from web_fixtures import CONFIG, SECRET, add_project, make_settings
 from backend.cli import doctor as module
 from backend.cli.doctor import Check, doctor, line, main
 from backend.label_studio.connect import wanted_headers
+from backend.label_studio.importing import IMPORT_FLAG
 from backend.store.projects import Project, Projects, UnknownProject
 
 URL = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -108,6 +111,15 @@ def check(fake, settings):
 
 def named(checks, name):
     return next(c for c in checks if c.name == name)
+
+
+def test_dear_imports_name_the_line_and_are_no_failure(monkeypatch):
+    client: Any = SimpleNamespace(time_import=lambda _: 2.5)
+    info: Any = SimpleNamespace(id=1)
+    found = module._imports(client, info)
+    assert found.ok
+    assert "takes 2.5 s" in found.detail
+    assert IMPORT_FLAG in found.detail
 
 
 # --- this machine --------------------------------------------------------------------------------

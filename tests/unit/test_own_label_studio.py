@@ -11,6 +11,7 @@ import pytest
 
 from backend.cli import own_label_studio as own
 from backend.cli.own_label_studio import Identity, OwnLabelStudioError, Recordings
+from backend.label_studio.importing import IMPORT_FLAG
 
 
 @pytest.fixture
@@ -95,6 +96,11 @@ def test_environment_leaves_common_names_outside(tmp_path: Path) -> None:
     inside = own.environment(tmp_path, own.identity(tmp_path), outside)
     assert inside["LC_ALL"] == "C.UTF-8"
     assert not {"HOST", "PORT", "PASSWORD", "HTTP_PROXY"} & set(inside)
+
+
+def test_imports_are_cheap_in_it(tmp_path: Path) -> None:
+    name, value = IMPORT_FLAG.split("=")
+    assert own.environment(tmp_path, own.identity(tmp_path), {})[name] == value
 
 
 def test_secrets_are_not_arguments(tmp_path: Path) -> None:

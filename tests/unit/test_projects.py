@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -74,6 +75,19 @@ def test_a_key_is_never_printed():
 def test_the_table_is_for_its_owner_alone(projects, tmp_path):
     projects.save(PROJECT)
     assert stat.S_IMODE((tmp_path / "after.sqlite").stat().st_mode) == 0o600
+
+
+def test_a_table_of_an_older_release_gets_the_columns_it_lacks(projects, tmp_path):
+    projects.save(PROJECT)
+    projects.note_event(7)
+    new = ("speaker_key", "speaker_pattern", "show_guess")
+    with sqlite3.connect(tmp_path / "after.sqlite") as table:
+        for name in new:
+            table.execute(f"ALTER TABLE after_projects DROP COLUMN {name}")
+    table.close()
+    upgraded = Projects(Settings(data=tmp_path))
+    assert upgraded.get(7) == replace(PROJECT, events=1)
+    assert upgraded.change(7, speaker_key="who", show_guess=True).speaker_key == "who"
 
 
 def test_workers_are_remembered(projects):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -112,6 +113,50 @@ def test_clips_that_were_not_fetched_or_not_readable_are_skipped(settings):
         {"task": "1", "reason": "404"},
         {"task": "2", "reason": "is silent"},
     ]
+
+
+def spoken(folder, *names):
+    folder.save_tasks({i: replace(record(), speaker=name) for i, name in enumerate(names)})
+
+
+def test_nobody_is_counted_where_no_speaker_is_known(settings):
+    spoken(add_project(settings), "", "")
+    assert only(settings)["speakers"] is None
+
+
+def test_speakers_are_counted_and_whether_their_means_help_is_said(settings):
+    folder = add_project(settings)
+    spoken(folder, "anna", "ben", "anna", "")
+    assert only(settings)["speakers"] == {
+        "count": 2, "recordings": 3, "helps": None, "with_ua": None, "without_ua": None,
+    }  # fmt: skip
+    report = {"used": True, "with_ua": 0.8, "without_ua": 0.7, "with_loss": 1.0}
+    controls = {"emotion": {"speakers": report}}
+    folder.write("history.json", [history_entry(1, 12, 0.5, controls=controls)])
+    found = only(settings)["speakers"]
+    assert (found["helps"], found["with_ua"], found["without_ua"]) == (True, 0.8, 0.7)
+    page = make_client(settings).get("/").text
+    assert "2 speakers" in page
+    assert "helps and is done: UA 80.0 % with, 70.0 % without" in page
+
+
+def test_too_few_labels_to_compare_speakers_are_no_verdict(settings):
+    folder = add_project(settings)
+    spoken(folder, "anna", "ben")
+    report = {"used": False, "with_ua": None, "without_ua": None}
+    controls = {"emotion": {"speakers": report}}
+    folder.write("history.json", [history_entry(1, 12, 0.5, controls=controls)])
+    assert only(settings)["speakers"]["helps"] is None
+
+
+def test_the_guess_is_hidden_unless_setting_or_project_say_otherwise(tmp_path):
+    settings = make_settings(tmp_path)
+    add_project(settings)
+    assert not only(settings)["shows_guess"]
+    settings.show_guess = True
+    assert only(settings)["shows_guess"]
+    Projects(settings).change(1, show_guess=False)
+    assert not only(settings)["shows_guess"]
 
 
 def test_a_worker_that_was_seen_lately_is_alive(settings):
