@@ -90,7 +90,8 @@ class AfterForAudioClassification(PreTrainedModel):
         """
         if self.whisper:
             return self._whisper_states(self._log_mel(wave))
-        found = getattr(self, self.encoder_name)(wave, output_hidden_states=True).hidden_states
+        whole = getattr(self, self.encoder_name)(wave, output_hidden_states=True)
+        found = (*whole.hidden_states[:-1], whole.last_hidden_state)  # the last one normed
         frames = found[0].shape[1]
         return [found[i] for i in self.states], self._counted(torch.arange(frames)[None], frames)
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from after_model.backbone.base import quiet_transformers
+from after_model.backbone.whisper import WhisperBackbone
 from after_model.classifier import EmotionClassifier
 from after_model.export import modeling_after
 from after_model.export.modeling_after import AfterForAudioClassification
@@ -33,18 +34,17 @@ def portable(classifier: EmotionClassifier, labels: LabelSpace) -> AfterForAudio
     """The classifier as transformers alone computes it, on the CPU in evaluation mode."""
     backbone = classifier.backbone
     config = _config(classifier, labels)
-    whisper = backbone.family == "whisper"
     config.after = {
         "head": classifier.head_name,
         "states": list(classifier.states),
         "weighted": classifier.state_weights is not None,
     }
-    if whisper:
+    if isinstance(backbone, WhisperBackbone):
         config.after |= {"hop": backbone.hop, "window": backbone.window_size}
     with torch.random.fork_rng(devices=[]):
         model = AfterForAudioClassification(config)
     own = backbone.model.state_dict()
-    if whisper:
+    if isinstance(backbone, WhisperBackbone):
         own.pop("masked_spec_embed")
         own = {"encoder.layer_norm.weight": torch.ones(config.d_model),
                "encoder.layer_norm.bias": torch.zeros(config.d_model),
