@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from backend import settings as settings_module
@@ -32,6 +33,9 @@ examples
     python -m backend status 7
     python -m backend rollback 7 after-r03-n0060
     python -m backend cancel 7
+
+  the model for other programs (transformers, ONNX), and the labels as tables:
+    python -m backend export 7 --to call-centre
 """
 KEY_HELP = (
     "a personal access token or a legacy token of Label Studio (Account & Settings); better given "
@@ -122,6 +126,12 @@ def _cancel(settings: Settings, options: argparse.Namespace) -> None:
     from backend.worker import queueing
 
     print(queueing.cancel(settings, options.project))
+
+
+def _export(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.cli import export
+
+    print(export.run(settings, options.project, options.to, audio=options.audio, onnx=options.onnx))
 
 
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
@@ -236,6 +246,17 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("cancel", _cancel, "stop what a project does now; what serves goes on serving")
     command.add_argument("project", type=_number, metavar="PROJECT")
+
+    command = add("export", _export, "write the model that serves and what people said to a folder")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+    command.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new or empty")
+    command.add_argument(
+        "--audio", action="store_true", help="copy the labelled recordings, too, into audio/"
+    )
+    command.add_argument(
+        "--no-onnx", dest="onnx", action="store_false",
+        help="leave model.onnx out (it needs requirements-export.txt)",
+    )  # fmt: skip
 
     command = add("disconnect", _disconnect, "forget a project; its models and labels stay")
     command.add_argument("project", type=_number, metavar="PROJECT")

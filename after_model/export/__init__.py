@@ -9,7 +9,6 @@ portable.py), model.onnx, README.md, and the licence of the encoder where it has
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,19 @@ from after_model.classifier import EmotionClassifier
 from after_model.export import card, onnx_file, portable
 from after_model.export.card import Facts, Licence, Quality
 from after_model.export.onnx_file import MissingPackage
+from after_model.export.whole import whole_folder
 from after_model.predicting import model_folder
 
-__all__ = ["Exported", "Facts", "Licence", "MissingPackage", "Quality", "card", "export"]
+__all__ = [
+    "Exported",
+    "Facts",
+    "Licence",
+    "MissingPackage",
+    "Quality",
+    "card",
+    "export",
+    "whole_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -46,28 +55,18 @@ def export(
     FileExistsError where `to` holds something, MissingPackage where ONNX lacks its packages.
     """
     source = model_folder(model)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise FileExistsError(f"{to}: is there already; name a folder that is new or empty")
-    if onnx:
-        onnx_file.check_packages()
-    classifier, labels = EmotionClassifier.load(source)
-    backbone = classifier.backbone
-    licence = licence or card.licence(backbone)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as beside:
-        folder = Path(beside) / to.name
-        folder.mkdir()
+    with whole_folder(to) as folder:
+        if onnx:
+            onnx_file.check_packages()
+        classifier, labels = EmotionClassifier.load(source)
+        backbone = classifier.backbone
+        licence = licence or card.licence(backbone)
         reader = portable.write(classifier, labels, folder)
         if onnx:
             traced = portable.portable(classifier, labels)
             onnx_file.write(traced, backbone.normalize, labels, folder)
-        written = card.text(
-            known or card.facts(source), labels.names, backbone, licence, reader, onnx
-        )
-        (folder / "README.md").write_text(written, encoding="utf-8")
+        said = card.text(known or card.facts(source), labels.names, backbone, licence, reader, onnx)
+        (folder / "README.md").write_text(said, encoding="utf-8")
         if licence and licence.text:
             shutil.copyfile(licence.text, folder / "LICENSE")
-        if to.exists():
-            to.rmdir()  # empty
-        folder.rename(to)
     return Exported(to, reader, tuple(sorted(path.name for path in to.iterdir())))

@@ -69,7 +69,7 @@ def facts(folder: Path) -> Facts:
         recordings=round(labelled / share) if labelled and share else None,
         labelled=labelled,
         kept=str(told.get("kept", "")),
-        quality=_quality(told),
+        quality=quality(told),
         settings=state.get("settings"),
     )
 
@@ -231,8 +231,8 @@ def _unknown_licence(known: Facts) -> str:
     return f"Not known here: look up the licence of `{name}` before you pass this on."
 
 
-def _quality(told: Mapping[str, Any]) -> tuple[Quality, ...]:
-    """Accuracy, where it is known how many labels it was taken from."""
+def quality(told: Mapping[str, Any]) -> tuple[Quality, ...]:
+    """Of a round's record: accuracy, where it is known how many labels it was taken from."""
     share, labels = (told.get("validation") or {}).get("wa"), told.get("labelled")
     if share is None or not labels or told.get("kept") != "probe":
         return ()

@@ -21,11 +21,27 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
+class FrameAdapter(nn.Module):
+    """Changes the frames of a state [..., H], and says how much each counts [...]."""
+
+    def __init__(self, hidden_size: int, size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.down = nn.Linear(hidden_size, size)
+        self.up = nn.Linear(size, hidden_size)
+        self.attend = nn.Linear(size, 1)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        inner = F.gelu(self.down(self.norm(frames)))
+        return frames + self.up(inner), self.attend(inner)[..., 0].clamp(-5.0, 5.0).exp()
+
+
 class AfterForAudioClassification(PreTrainedModel):
     """Hidden states pooled over time, each standardised; their mean; a linear layer.
 
     config: that of the encoder (Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio) with `after`:
-    {"head", "states", "weighted", and for Whisper "hop" and "window" in samples}.
+    {"head", "states", "weighted", "adapter": null or its {"size", "share"}, and for Whisper "hop"
+    and "window" in samples}.
     """
 
     main_input_name = "input_values"
@@ -58,6 +74,8 @@ class AfterForAudioClassification(PreTrainedModel):
         self.register_buffer("state_std", torch.ones(len(self.states), size))
         if after["weighted"]:
             self.state_weights = nn.Parameter(torch.zeros(len(self.states)))
+        if after["adapter"]:
+            self.adapter = FrameAdapter(config.hidden_size, after["adapter"]["size"])
         self.classifier = nn.Linear(size, config.num_labels)
         self.post_init()
 
@@ -75,8 +93,12 @@ class AfterForAudioClassification(PreTrainedModel):
     def logits(self, wave: Tensor) -> Tensor:
         """One recording [1, S] -> [1, C]."""
         states, inside = self.hidden(wave)
-        pooled = torch.stack([self._pool(state, inside) for state in states])
-        standardised = (pooled - self.state_mean) / self.state_std
+        weight = inside.to(wave.dtype)
+        pooled = [self._pool(state, weight) for state in states]
+        if adapter := self.config.after["adapter"]:
+            adapted, counts = self.adapter(states[-1])
+            pooled[-1] = pooled[-1].lerp(self._pool(adapted, weight * counts), adapter["share"])
+        standardised = (torch.stack(pooled) - self.state_mean) / self.state_std
         if self.config.after["weighted"]:
             representation = self.state_weights.softmax(0) @ standardised
         else:
@@ -95,9 +117,9 @@ class AfterForAudioClassification(PreTrainedModel):
         frames = found[0].shape[1]
         return [found[i] for i in self.states], self._counted(torch.arange(frames)[None], frames)
 
-    def _pool(self, state: Tensor, inside: Tensor) -> Tensor:
-        """[W, T, H] -> [R]."""
-        weight = inside[..., None].to(state.dtype)
+    def _pool(self, state: Tensor, weight: Tensor) -> Tensor:
+        """[W, T, H], of which each frame counts so much [W, T] -> [R]."""
+        weight = weight[..., None]
         count = weight.sum()
         if self.head_name == "published":
             state = state.relu()

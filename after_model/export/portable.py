@@ -38,7 +38,11 @@ def portable(classifier: EmotionClassifier, labels: LabelSpace) -> AfterForAudio
         "head": classifier.head_name,
         "states": list(classifier.states),
         "weighted": classifier.state_weights is not None,
+        "adapter": None,
     }
+    adapter = getattr(classifier, "adapter", None)
+    if adapter is not None:
+        config.after["adapter"] = {"size": adapter.size, "share": adapter.share}
     if isinstance(backbone, WhisperBackbone):
         config.after |= {"hop": backbone.hop, "window": backbone.window_size}
     with torch.random.fork_rng(devices=[]):
@@ -56,6 +60,8 @@ def portable(classifier: EmotionClassifier, labels: LabelSpace) -> AfterForAudio
     own |= {f"classifier.{k}": v for k, v in classifier.head.linear.state_dict().items()}
     if classifier.state_weights is not None:
         own["state_weights"] = classifier.state_weights
+    if adapter is not None:
+        own |= {f"adapter.{k}": v for k, v in adapter.state_dict().items()}
     model.load_state_dict(own)
     return model.eval()
 
@@ -97,6 +103,7 @@ def _has_class(classifier: EmotionClassifier) -> bool:
         classifier.backbone.family != "whisper"
         and classifier.head_name == "linear"
         and len(classifier.states) == 1
+        and getattr(classifier, "adapter", None) is None
         and not getattr(classifier.backbone.config, "add_adapter", False)
     )
 
