@@ -28,9 +28,9 @@ Every field of TaptConfig is an option; `pydoc after_model.tapt.config.TaptConfi
 
 Several GPUs of one machine (batch_seconds is per GPU), and two CPU processes:
 
-  torchrun --nproc_per_node=4 -m after_model.tapt --audio wav --out adapted \\
+  torchrun --nproc_per_node=4 -m after_model adapt --audio wav --out adapted \\
       --backbone facebook/wav2vec2-base --max-steps 20000 --batch-seconds 180
-  torchrun --nproc_per_node=2 -m after_model.tapt --audio wav --out adapted --device cpu
+  torchrun --nproc_per_node=2 -m after_model adapt --audio wav --out adapted --device cpu
 
 A run that was killed goes on when the same command is given again, without the recordings that have
 gone meanwhile. torchrun gives each process a card of its own; CUDA_VISIBLE_DEVICES says which.
