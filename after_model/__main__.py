@@ -25,6 +25,9 @@ examples
   the model that a learner (here of ActiveLearner, folder "run") made last, for other programs:
     python -m after_model export run --to exported
 
+  recordings of half an hour as utterances, cut at pauses, with a table of where each is from:
+    python -m after_model cut interviews --to utterances
+
   pre-train a backbone on a folder of audio, without labels:
     python -m after_model adapt --audio recordings --out adapted
 """
@@ -86,6 +89,31 @@ def _export(options: argparse.Namespace) -> int:
     print(f"{done.folder}: {', '.join(done.files)}")
     print(f"transformers reads it as {done.reader}; how, says {done.folder / 'README.md'}")
     return 0
+
+
+def _cut(options: argparse.Namespace) -> int:
+    from after_model.progress import bar, silent
+    from after_model.segments import CutConfig, cut_folder
+
+    config = CutConfig(options.longer_than, options.longest, options.pause)
+    options.to.mkdir(parents=True, exist_ok=True)
+    show = bar() if sys.stderr.isatty() else silent
+    made, sources, lost = 0, set(), []
+    with (options.to / "segments.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "source", "start_s", "end_s"])
+        for cut in cut_folder(options.folder, options.to, config, show):
+            if cut.error is not None:
+                lost.append(cut.error)
+            elif cut.segment is not None:
+                start, end = (f"{s:.3f}" for s in (cut.segment.start_s, cut.segment.end_s))
+                table.writerow([cut.path.relative_to(options.to), cut.source, start, end])
+                made += 1
+                sources.add(cut.source)
+    for error in lost:
+        print(f"skipped {error}", file=sys.stderr)
+    print(f"{made} segments of {len(sources)} recordings: {options.to / 'segments.csv'}")
+    return UNREADABLE if lost else 0
 
 
 def _write_csv(out: TextIO, found: Iterator[Prediction], names: Sequence[str]) -> list[AudioError]:
@@ -185,6 +213,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--licence", metavar="TEXT", help="a sentence on the encoder's, if it is not embedded"
     )
+    command = commands.add_parser(
+        "cut",
+        help="cut long recordings into utterances at pauses",
+        description="Cut long recordings into utterances at pauses: FLAC files (mono, 16 kHz) and "
+        "segments.csv, which says of each where it is from. Shorter recordings are left alone.",
+    )
+    command.set_defaults(run=_cut)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="recordings, at any depth")
+    command.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    for name, default, help_ in (
+        ("--longer-than", 30.0, "what is cut"),
+        ("--longest", 15.0, "of a segment; speech without a pause is cut there"),
+        ("--pause", 0.5, "silence that separates segments"),
+    ):
+        command.add_argument(
+            name, type=float, default=default, metavar="S",
+            help=f"{help_} (default: %(default)g)",
+        )  # fmt: skip
     commands.add_parser(
         "adapt",
         add_help=False,

@@ -278,7 +278,7 @@ def _check_length(path: Path, frames: int, sound: soundfile.SoundFile, limits: A
         raise AudioError(
             path,
             f"lasts {duration_s:.1f} s, more than {limits.max_duration_s:g} s",
-            "Cut it into utterances",
+            "Cut it into utterances: python -m after_model cut",
         )
     decoded_bytes = frames * sound.channels * 4
     if decoded_bytes > limits.max_decoded_bytes:

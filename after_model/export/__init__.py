@@ -16,8 +16,8 @@ from after_model.classifier import EmotionClassifier
 from after_model.export import card, onnx_file, portable
 from after_model.export.card import Facts, Licence, Quality
 from after_model.export.onnx_file import MissingPackage
-from after_model.export.whole import whole_folder
 from after_model.predicting import model_folder
+from after_model.whole_folder import whole_folder
 
 __all__ = [
     "Exported",
@@ -27,7 +27,6 @@ __all__ = [
     "Quality",
     "card",
     "export",
-    "whole_folder",
 ]
 
 

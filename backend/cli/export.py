@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from after_model.export import card, export, whole_folder
+from after_model.export import card, export
+from after_model.whole_folder import whole_folder
 from backend.cli import labelled
 from backend.cli.labelled import Annotation, Labelled
 from backend.label_studio import labeling
