@@ -64,12 +64,12 @@ $(VENV)/.installed: requirements.txt requirements-nodeps.txt
 	@$(BIN)/python -c "import torchaudio, label_studio_ml.model"
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt requirements-test-nodeps.txt
+$(VENV)/.installed-test: $(VENV)/.installed requirements-export.txt requirements-test.txt requirements-test-nodeps.txt
 	@$(BIN)/python $(PIP) -r requirements-test.txt
 	@$(BIN)/python $(PIP) --no-deps -r requirements-test-nodeps.txt
 	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-export.txt requirements-bench.txt
 	@$(BIN)/python $(PIP) -r requirements-bench.txt || \
 		echo "requirements-bench.txt can't be installed: some rows will be left out"
 	@touch $@

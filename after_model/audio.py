@@ -23,6 +23,9 @@ import soundfile
 SAMPLE_RATE = 16_000
 """Hz; what wav2vec 2.0, HuBERT and their kin were trained on."""
 
+EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
+"""Of files that are taken for recordings where a folder is named."""
+
 # Peak-to-peak amplitude, full scale being 2: about three steps of 16 bits, so that dithered
 # digital silence counts as silent and the quietest real recordings don't.
 SILENT_RANGE = 1e-4
@@ -120,6 +123,15 @@ def load(path: str | os.PathLike[str], limits: AudioLimits = DEFAULT_LIMITS) -> 
         loudest = int(ranges.argmax())
         mono, _, _ = _decode(path, limits, lambda block: block[:, loudest])
     return _resample(mono, sample_rate_hz)
+
+
+def below(folder: Path) -> list[Path]:
+    """Every recording below a folder, by suffix; hidden files are left out."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def usable(
@@ -266,7 +278,7 @@ def _check_length(path: Path, frames: int, sound: soundfile.SoundFile, limits: A
         raise AudioError(
             path,
             f"lasts {duration_s:.1f} s, more than {limits.max_duration_s:g} s",
-            "Cut it into utterances",
+            "Cut it into utterances: python -m after_model cut",
         )
     decoded_bytes = frames * sound.channels * 4
     if decoded_bytes > limits.max_decoded_bytes:

@@ -37,6 +37,9 @@ examples
   keep a copy of everything that can't be computed again, or go back to one:
     python -m backend backup after-backup.tar.gz
     python -m backend restore after-backup.tar.gz
+
+  the model for other programs (transformers, ONNX), and the labels as tables:
+    python -m backend export 7 --to call-centre
 """
 KEY_HELP = (
     "a personal access token or a legacy token of Label Studio (Account & Settings); better given "
@@ -170,6 +173,12 @@ def _restore(settings: Settings, options: argparse.Namespace) -> None:
         f"{count} projects restored into {settings.data}; start `serve` and `worker`, and run "
         "`python -m backend doctor`"
     )
+
+
+def _export(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.cli import export
+
+    print(export.run(settings, options.project, options.to, audio=options.audio, onnx=options.onnx))
 
 
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
@@ -318,6 +327,17 @@ def _parser() -> argparse.ArgumentParser:
     command = add("restore", _restore, "have the state of a backup; stop serve and worker first")
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--force", action="store_true", help="replace the state that there is")
+
+    command = add("export", _export, "write the model that serves and what people said to a folder")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+    command.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new or empty")
+    command.add_argument(
+        "--audio", action="store_true", help="copy the labelled recordings, too, into audio/"
+    )
+    command.add_argument(
+        "--no-onnx", dest="onnx", action="store_false",
+        help="leave model.onnx out (it needs requirements-export.txt)",
+    )  # fmt: skip
 
     command = add("disconnect", _disconnect, "forget a project; its models and labels stay")
     command.add_argument("project", type=_number, metavar="PROJECT")

@@ -20,28 +20,28 @@ from after_model.device import cores
 from after_model.features import FeatureStore
 from after_model.progress import bar, silent
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
-
 EPILOG = """\
 Every field of TaptConfig is an option; `pydoc after_model.tapt.config.TaptConfig` explains them.
 
-  python -m after_model.tapt --audio recordings --out adapted
-  python -m after_model.tapt --audio wav --out adapted --hold-out '15*' '16*' --epochs 3
+  python -m after_model adapt --audio recordings --out adapted
+  python -m after_model adapt --audio wav --out adapted --hold-out '15*' '16*' --epochs 3
 
 Several GPUs of one machine (batch_seconds is per GPU), and two CPU processes:
 
-  torchrun --nproc_per_node=4 -m after_model.tapt --audio wav --out adapted \\
+  torchrun --nproc_per_node=4 -m after_model adapt --audio wav --out adapted \\
       --backbone facebook/wav2vec2-base --max-steps 20000 --batch-seconds 180
-  torchrun --nproc_per_node=2 -m after_model.tapt --audio wav --out adapted --device cpu
+  torchrun --nproc_per_node=2 -m after_model adapt --audio wav --out adapted --device cpu
 
 A run that was killed goes on when the same command is given again, without the recordings that have
 gone meanwhile. torchrun gives each process a card of its own; CUDA_VISIBLE_DEVICES says which.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the adapted backbone is in --out."""
-    options = _parser().parse_args(arguments)
+def main(
+    arguments: Sequence[str] | None = None, program: str = "python -m after_model.tapt"
+) -> int:
+    """Run the command; 0 when the adapted backbone is in --out. program: what help calls it."""
+    options = _parser(program).parse_args(arguments)
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun tells each process its rank
     try:
         config = tapt.TaptConfig(
@@ -88,9 +88,9 @@ def _encoding_workers() -> int | None:
     return max(1, cores() // int(processes)) if processes else None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m after_model.tapt",
+        prog=program,
         description="Task-adaptive pre-training of a speech backbone on unlabelled audio.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,16 +129,14 @@ def _pool(folder: Path, patterns: Sequence[str]) -> tuple[list[Utterance], list[
         raise tapt.TaptError(f"--audio {folder}: no such folder")
     train: list[Utterance] = []
     held_out: list[Utterance] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
-            continue
+    for path in audio.below(folder):
         name = path.relative_to(folder).as_posix()
         matches = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
         (held_out if matches else train).append(Utterance(name, path))
     if not train:
         raise tapt.TaptError(
             f"--audio {folder}: no recording to train on; "
-            f"looked for {', '.join(sorted(EXTENSIONS))}"
+            f"looked for {', '.join(sorted(audio.EXTENSIONS))}"
         )
     if patterns and not held_out:
         raise tapt.TaptError(f"--hold-out {' '.join(patterns)}: no recording of {folder} matches")

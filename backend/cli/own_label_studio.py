@@ -186,27 +186,52 @@ def project(
         label_config=label_config(labels),
         sampling="Uncertainty sampling",
     )
-    # The permission to serve these files; nothing is synchronised through it.
-    client.import_storage.local.create(
-        project=made.id,
-        title=known.link,
-        path=str(_served(data) / known.link),
-        use_blob_urls=True,
-    )
+    permit(data, who, url, made.id, folder)
     who = _with_folder(who, folder, Recordings(known.link, made.id))
     keep(data, who)
     return who, made.id
 
 
-def add_tasks(who: Identity, url: str, folder: Path, known: set[str]) -> int:
-    """Add what is in the folder and not in `known`, the audio of the tasks there; how many."""
-    to = who.folders[str(folder)]
-    new = [uri for path in recordings(folder) if (uri := _uri(to.link, path)) not in known]
+def permit(data: Path, who: Identity, url: str, project: int, folder: Path) -> None:
+    """Let a project serve a linked folder's files; nothing is synchronised through it."""
+    storage = _client(url, who).import_storage.local
+    name = who.folders[str(folder)].link
+    path = str(_served(data) / name)
+    if any(each.path == path for each in storage.list(project=project)):
+        return
+    storage.create(project=project, title=name, path=path, use_blob_urls=True)
+
+
+def add_tasks(
+    who: Identity, url: str, folder: Path, known: set[str], left_out: Sequence[str] = ()
+) -> int:
+    """Add what is in the folder and not in `known`, the audio of the tasks there; how many.
+
+    left_out: recordings, relative to the folder, that become no tasks.
+    """
+    names = [path for path in recordings(folder) if path not in set(left_out)]
+    tasks = [{AUDIO_KEY: path} for path in names]
+    return import_new(who, url, who.folders[str(folder)].project, folder, tasks, known)
+
+
+def import_new(
+    who: Identity,
+    url: str,
+    project: int,
+    folder: Path,
+    tasks: Sequence[Mapping[str, Any]],
+    known: set[str],
+) -> int:
+    """Add tasks whose audio, relative to a linked folder, is not in `known`; how many."""
+    name = who.folders[str(folder)].link
+    new = [
+        {**task, AUDIO_KEY: uri}
+        for task in tasks
+        if (uri := _uri(name, task[AUDIO_KEY])) not in known
+    ]
     client = _client(url, who)
     for start in range(0, len(new), CHUNK):
-        client.projects.import_tasks(
-            id=to.project, request=[{AUDIO_KEY: uri} for uri in new[start : start + CHUNK]]
-        )
+        client.projects.import_tasks(id=project, request=new[start : start + CHUNK])
     return len(new)
 
 

@@ -27,7 +27,7 @@ from urllib.error import URLError
 
 from pydantic import SecretStr
 
-from backend.cli import own_label_studio, people
+from backend.cli import long_recordings, own_label_studio, people
 from backend.cli.children import Child, Children
 from backend.cli.own_label_studio import Identity
 from backend.settings import Settings
@@ -65,6 +65,7 @@ class Options:
     label_studio_port: int
     label_studio_venv: Path
     wishes: Wishes
+    cut: bool = False
 
     @property
     def backend_url(self) -> str:
@@ -84,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a new project's recordings can be (%(default)s)",
     )
     people.add_arguments(parser)
+    parser.add_argument(
+        "--cut",
+        action="store_true",
+        help="make utterances of recordings above the length limit, cut at pauses",
+    )
     parser.add_argument("--data", type=Path, help="where everything is kept (data)")
     parser.add_argument("--port", type=_port, help="of AFTER (9090)")
     parser.add_argument(
@@ -132,6 +138,7 @@ def _options(chosen: Settings, given: argparse.Namespace) -> Options:
         label_studio_port=given.label_studio_port,
         label_studio_venv=given.label_studio_venv.expanduser().absolute(),
         wishes=people.wishes(given, use_speakers=True),
+        cut=given.cut,
     )
 
 
@@ -220,7 +227,7 @@ def _start_all(options: Options, chosen: Settings, who: Identity, children: Chil
     )
     hint = " (the first start takes 1 to 3 minutes)" if first else ""
     _wait(f"Label Studio{hint}", f"{options.label_studio_url}/health", children)
-    who, shown = _fill(options, who)
+    who, shown = _fill(options, who, chosen.max_audio_s)
 
     for name, command in (("web", "serve"), ("worker", "worker")):
         children.start(
@@ -243,8 +250,11 @@ def _environment(chosen: Settings, outside: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _fill(options: Options, who: Identity) -> tuple[Identity, int]:
-    """The project of the folder, with its recordings as tasks; (identity, project to show)."""
+def _fill(options: Options, who: Identity, limit_s: float) -> tuple[Identity, int]:
+    """The project of the folder, with its recordings as tasks; (identity, project to show).
+
+    limit_s: recordings that are longer are cut, or it is said that they are left out.
+    """
     from backend.label_studio.predictions import LabelStudio
 
     if options.audio is None:
@@ -253,7 +263,21 @@ def _fill(options: Options, who: Identity) -> tuple[Identity, int]:
     who, project = own_label_studio.project(options.data, who, url, options.audio, options.labels)
     tasks = LabelStudio(url, who.token).tasks(project)
     known = {str(task.data.get(own_label_studio.AUDIO_KEY)) for task in tasks}
-    added = own_label_studio.add_tasks(who, url, options.audio, known)
+    long = long_recordings.longer_than(options.audio, limit_s)
+    added = own_label_studio.add_tasks(who, url, options.audio, known, long if options.cut else ())
+    if long and options.cut:
+        _say(f"cutting {len(long)} recordings of more than {limit_s:g} s at pauses ...")
+        who, segments, wrong = long_recordings.add_segments(
+            options.data, who, url, options.audio, limit_s, known
+        )
+        added += segments
+        for reason in wrong:
+            _say(f"left out: {reason}")
+    elif long:
+        _say(
+            f"{len(long)} recordings last more than {limit_s:g} s and will not be heard, "
+            f"{long[0]} first; make utterances of them with --cut (with make: OPTIONS=--cut)"
+        )
     _say(f"project {project}: {len(tasks) + added} recordings, {added} of them new")
     return who, project
 

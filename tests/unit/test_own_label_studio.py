@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import soundfile
 
+from after_model.segments import Segment
+from backend.cli import long_recordings
 from backend.cli import own_label_studio as own
 from backend.cli.own_label_studio import Identity, OwnLabelStudioError, Recordings
 from backend.label_studio.importing import IMPORT_FLAG
@@ -125,3 +130,44 @@ def test_only_new_recordings_become_tasks(folder: Path, monkeypatch: pytest.Monk
         "/data/local-files/?d=clips/a.FLAC",
         "/data/local-files/?d=clips/anna/1%20%C3%A4.mp3",
     ]
+
+
+def test_long_recordings_become_segments_that_name_source_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio, data = tmp_path / "clips", tmp_path / "data"
+    audio.mkdir()
+    data.mkdir()
+    for name, seconds in (("long.wav", 12), ("short.wav", 2)):
+        soundfile.write(audio / name, np.sin(np.arange(seconds * 16_000) / 20) * 0.3, 16_000)
+    (audio / "damaged.wav").write_bytes(b"RIFF")
+    heard = [Segment(0.5, 3.25), Segment(6.0, 9.0)]
+    monkeypatch.setattr("after_model.segments.speech", lambda wave, config: heard)
+    imported: list[dict[str, Any]] = []
+    permitted: list[str] = []
+    local = SimpleNamespace(
+        list=lambda project: [SimpleNamespace(path=path) for path in permitted],
+        create=lambda project, title, path, use_blob_urls: permitted.append(path),
+    )
+    client: Any = SimpleNamespace(
+        projects=SimpleNamespace(import_tasks=lambda id, request: imported.extend(request)),
+        import_storage=SimpleNamespace(local=local),
+    )
+    monkeypatch.setattr(own, "_client", lambda url, who: client)
+    who = Identity("a", "b", "c", {str(audio): Recordings("clips", 7)})
+    assert long_recordings.longer_than(audio, 10) == ["long.wav"]
+    given = (data, who, "http://127.0.0.1:1", audio, 10.0)
+    who, added, wrong = long_recordings.add_segments(*given, set())
+    assert added == 2
+    assert len(wrong) == 1
+    assert "damaged.wav" in wrong[0]
+    assert [(t["source"], t["start_s"], t["end_s"]) for t in imported] == [
+        ("long.wav", 0.5, 3.25), ("long.wav", 6.0, 9.0),
+    ]  # fmt: skip
+    served = data / "recordings"
+    for task in imported:
+        path = served / unquote(task["audio"].removeprefix("/data/local-files/?d="))
+        assert soundfile.info(path).duration == pytest.approx(task["end_s"] - task["start_s"])
+    known = {task["audio"] for task in imported}
+    assert long_recordings.add_segments(data, who, *given[2:], known)[1] == 0
+    assert permitted == [str(served / who.folders[str(data / "segments" / "clips")].link)]
