@@ -32,7 +32,14 @@ from after_model import acquisition, initialization
 from after_model.acquisition import Pool
 from after_model.active_learning import rounds, stopping
 from after_model.active_learning import state as states
-from after_model.active_learning.competition import FINE_TUNED, PROBE, Outcome, compete
+from after_model.active_learning.challengers import AdapterChallenger, LayersChallenger
+from after_model.active_learning.competition import (
+    FINE_TUNED,
+    PROBE,
+    Challenger,
+    Outcome,
+    compete,
+)
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.encoder import Encoder
 from after_model.active_learning.hashing import number
@@ -479,8 +486,8 @@ class ActiveLearner:
     # --- a round ---------------------------------------------------------------------------------
 
     def _best(self) -> Outcome:
-        """The probe or, where it competes and is better by labels neither has learnt, what a
-        fine-tuned encoder gives."""
+        """The probe or, where it competes and is better by labels neither has learnt, what was
+        made of it."""
         probe = self._probe()
         found = Outcome(
             PROBE,
@@ -490,15 +497,42 @@ class ActiveLearner:
         )
         if self.config.fine_tuning == "never":
             return found
+        if probe.speakers.used:  # a published model does not know whose mean to take off
+            reason = "Nothing competes with a probe that takes speakers' means off."
+            return dataclasses.replace(found, reason=reason)
         given = [u for u in self._pool if u.id in self._state.labels]
         return compete(
             found,
-            self._from_probe,
-            self.store,
-            self._targets(given),
-            dataclasses.replace(self.config.training, seed=self._seed(len(given), "train")),
-            device=self.device,
-            progress=self.progress,
+            self._challenger(given),
+            self._targets(given)[1],
+            [u.speaker for u in given],
+            seed=self._seed(len(given), "compete"),
+        )
+
+    def _challenger(self, given: list[Utterance]) -> Challenger:
+        labelled = self._targets(given)
+        seed = self._seed(len(given), "train")
+
+        def fit_probe(rows: np.ndarray) -> tuple[Probe, EmotionClassifier]:
+            known = {given[i].id: labelled[1][i].tolist() for i in rows}
+            probe = self.serving.fit(known)
+            return probe, self.serving.classifier(probe)
+
+        if self.config.adapter is None:
+            training = dataclasses.replace(self.config.training, seed=seed)
+            return LayersChallenger(
+                fit_probe, self.store, labelled, training, self.device, self.progress
+            )
+        return AdapterChallenger(
+            fit_probe,
+            lambda: self.serving.frames(given),
+            labelled[1],
+            [u.speaker for u in given],
+            self.config.adapter,
+            self.serving.settings,
+            seed,
+            self.device,
+            self.progress,
         )
 
     def _fine_tuned(self) -> Outcome:
