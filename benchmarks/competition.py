@@ -126,12 +126,9 @@ def measure(found: Embedded, fold: protocols.Fold, share: float, seed: int) -> d
         "helps": compared is not None and compared.helps,
     }
     if compared is not None:
-        row["compared"] = {
-            "probe": compared.probe,
-            "challenger": compared.challenger,
-            "error": compared.error,
-            "temperature": compared.temperature,
-        }
+        row["gain"], row["error"] = compared.gain, compared.error
+        row["temperature"] = compared.temperature
+        row["gains"] = (compared.probe - compared.challenger).round(4).tolist()
     return row
 
 

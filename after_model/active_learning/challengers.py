@@ -6,11 +6,14 @@ Both begin as the probe of the labels they may know, and number labels as their 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from after_model.active_learning.competition import Challenger
+from after_model.active_learning.config import LearnerConfig
+from after_model.active_learning.serving import ServingProbe
 from after_model.classifier import EmotionClassifier
 from after_model.classifier.adapting import (
     AdapterConfig,
@@ -28,6 +31,34 @@ from after_model.progress import Progress, silent
 
 FitProbe = Callable[[np.ndarray], tuple[Probe, EmotionClassifier]]
 """The probe of labels by their numbers, and the classifier that says what it says."""
+
+
+def challenger_of(
+    serving: ServingProbe, labelled: TrainingSet, config: LearnerConfig, *, seed: int
+) -> Challenger:
+    """What the configuration lets compete with the probe of a training set."""
+    utterances, targets = labelled
+
+    def fit_probe(rows: np.ndarray) -> tuple[Probe, EmotionClassifier]:
+        probe = serving.fit({utterances[i].id: targets[i].tolist() for i in rows})
+        return probe, serving.classifier(probe)
+
+    if config.adapter is None:
+        training = replace(config.training, seed=seed)
+        return LayersChallenger(
+            fit_probe, serving.store, labelled, training, serving.device, serving.progress
+        )
+    return AdapterChallenger(
+        fit_probe,
+        lambda: serving.frames(utterances),
+        targets,
+        [u.speaker for u in utterances],
+        config.adapter,
+        serving.settings,
+        seed,
+        serving.device,
+        serving.progress,
+    )
 
 
 @dataclass(frozen=True)

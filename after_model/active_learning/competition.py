@@ -26,9 +26,11 @@ PARTS = 3
 LEAST = 5
 """Labels a class, on average, below which nothing is compared: parts would say nothing."""
 CERTAINTY = 10.0
-"""Labels' worth of belief that a challenger's probabilities are right as they are."""
+"""Labels' worth of belief that probabilities are right as they are."""
 MARGIN = 1.0
 """Standard errors by which the loss has to be lower."""
+LEAST_GAIN = 0.005
+"""Nats by which it has to be lower in any case."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +64,33 @@ class Challenger(Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Losses on labels that neither has learnt, mean cross-entropies in nats, on `labels` of them.
+    """Losses [M] of both on labels that neither has learnt, cross-entropies in nats.
 
-    probe, challenger: their losses. error: the standard error of the difference. temperature: what
-    the challenger's logits are divided by, which its loss has seen. probs: what it says, [M, C],
-    of classes [M].
+    Of logits divided by a temperature each, fitted to these labels: what is compared is what they
+    hear, not how sure they are of it. temperature: the challenger's. probs: what it then says,
+    [M, C], of classes [M].
     """
 
-    labels: int
-    probe: float
-    challenger: float
-    error: float
+    probe: np.ndarray
+    challenger: np.ndarray
     temperature: float
     probs: np.ndarray
     classes: np.ndarray
 
     @property
+    def gain(self) -> float:
+        """By how much the challenger's loss is lower, on average."""
+        return float((self.probe - self.challenger).mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of the gain."""
+        return float((self.probe - self.challenger).std(ddof=1) / np.sqrt(len(self.classes)))
+
+    @property
     def helps(self) -> bool:
-        """Whether the challenger's loss is lower by more than chance moves it."""
-        return self.probe - self.challenger > MARGIN * self.error
+        """Whether the gain is more than what chance moves it by, and worth a round."""
+        return self.gain > max(LEAST_GAIN, MARGIN * self.error)
 
 
 def compete(
@@ -99,15 +109,16 @@ def compete(
     if found is None:
         return replace(probe, reason="Too few labels to compare a fine-tuned model by.")
     said = (
-        f"on {found.labels} labels that neither had learnt the loss of {challenger.name} is "
-        f"{found.challenger:.3f}, the probe's {found.probe:.3f}"
+        f"on {len(found.classes)} labels that neither had learnt the loss of {challenger.name} is "
+        f"{found.challenger.mean():.3f}, the probe's {found.probe.mean():.3f}"
     )
     if not found.helps:
         return replace(probe, reason=f"Fine-tuning does not help: {said}.")
     classifier, report = challenger.trained()
     classifier.head.linear.weight.data /= found.temperature
     classifier.head.linear.bias.data /= found.temperature
-    validation = metrics.evaluate(found.classes, found.probs) | {"loss": found.challenger}
+    validation = metrics.evaluate(found.classes, found.probs)
+    validation["loss"] = float(found.challenger.mean())
     return Outcome(FINE_TUNED, f"Fine-tuning helps: {said}.", classifier, validation, report)
 
 
@@ -126,15 +137,14 @@ def compare(
     if kept.sum() < 2:
         return None
     before, after, targets = before[kept], after[kept], targets[kept]
+    before = before / fit_temperature(before, targets, prior=1.0, strength=CERTAINTY)
     temperature = fit_temperature(after, targets, prior=1.0, strength=CERTAINTY)
-    ours, theirs = _losses(after / temperature, targets), _losses(before, targets)
+    after = after / temperature
     return Comparison(
-        labels=len(targets),
-        probe=float(theirs.mean()),
-        challenger=float(ours.mean()),
-        error=float((theirs - ours).std(ddof=1) / np.sqrt(len(targets))),
+        probe=_losses(before, targets),
+        challenger=_losses(after, targets),
         temperature=temperature,
-        probs=softmax(after / temperature, axis=1),
+        probs=softmax(after, axis=1),
         classes=targets.argmax(axis=1),
     )
 
