@@ -270,18 +270,31 @@ def _representation(
         chosen = [np.arange(count) for count in counts]
         if rng is not None:
             chosen = [rng.permutation(count)[: _part(count, kept)] for count in counts]
-        lengths = [len(own) for own in chosen]
+        lengths = np.array([len(own) for own in chosen])
         at = np.concatenate(
             [start + own for start, own in zip(frames.starts[rows], chosen, strict=True)]
         )
         flat, weights = adapter(torch.from_numpy(frames.values[at]).to(device).float())
-        # in length from here on: what is pooled is cheap beside what is adapted
-        context = nn.utils.rnn.pad_sequence(flat.split(lengths), batch_first=True)
-        weight = nn.utils.rnn.pad_sequence(weights.split(lengths), batch_first=True)
-        adapted = pool(context, torch.tensor(lengths, device=device), classifier.head_name, weight)
+        # side by side from here on: pooling is cheap beside what the frames went through
+        place = torch.from_numpy(_places(lengths)).to(device)
+        shape = (len(rows), int(lengths.max()))
+        context = flat.new_zeros(math.prod(shape), flat.shape[1]).index_copy(0, place, flat)
+        weight = weights.new_zeros(math.prod(shape)).index_copy(0, place, weights)
+        adapted = pool(
+            context.unflatten(0, shape),
+            torch.from_numpy(lengths).to(device),
+            classifier.head_name,
+            weight.unflatten(0, shape),
+        )
         plain = pooled[:, -1]
         pooled = torch.cat([pooled[:, :-1], plain.lerp(adapted, share)[:, None]], dim=1)
     return classifier.represent(pooled)
+
+
+def _places(lengths: np.ndarray) -> np.ndarray:
+    """Where frames of recordings so long are, in a padded batch of these: [sum of lengths]."""
+    inside = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    return np.repeat(np.arange(len(lengths)) * lengths.max(), lengths) + inside
 
 
 def _part(count: int, kept: float) -> int:
