@@ -114,21 +114,18 @@ def measure(found: Embedded, fold: protocols.Fold, share: float, seed: int) -> d
     between = time.process_time()
     classifier, _ = challenger.trained()
     trained = time.process_time()
-    temperature = 1.0 if compared is None else compared.temperature
     plain = fit_probe(np.arange(len(chosen)))[1]
     row: dict[str, Any] = {
         "labels": len(chosen),
         "classes": found.targets[fold.test].argmax(axis=1).tolist(),
         "probe": judge(plain, found.frames, fold.test).round(4).tolist(),
-        "adapter": (judge(classifier, found.frames, fold.test) / temperature).round(4).tolist(),
+        "adapter": judge(classifier, found.frames, fold.test).round(4).tolist(),
         "compare_seconds": between - started,
         "train_seconds": trained - between,
         "helps": compared is not None and compared.helps,
     }
     if compared is not None:
         row["gain"], row["error"] = compared.gain, compared.error
-        row["temperature"] = compared.temperature
-        row["gains"] = (compared.probe - compared.challenger).round(4).tolist()
     return row
 
 

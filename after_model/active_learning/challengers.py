@@ -78,6 +78,7 @@ class AdapterChallenger:
     device: str = "auto"
     progress: Progress = silent
     name = "an adapter"
+    calibrated = True
 
     @cached_property
     def frames(self) -> Frames:
@@ -139,6 +140,7 @@ class LayersChallenger:
     device: str = "auto"
     progress: Progress = silent
     name = "a fine-tuned encoder"
+    calibrated = False
 
     def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, classifier = self.fit_probe(known)

@@ -48,9 +48,13 @@ class Outcome:
 
 
 class Challenger(Protocol):
-    """What would replace the probe of some labels, by their numbers."""
+    """What would replace the probe of some labels, by their numbers.
+
+    calibrated: whether its probabilities are as right as the probe's that it began as.
+    """
 
     name: str
+    calibrated: bool
 
     def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits [M, C] of the held labels' recordings by probe and challenger of the known.
@@ -67,15 +71,15 @@ class Comparison:
     """Losses [M] of both on labels that neither has learnt, cross-entropies in nats.
 
     Of logits divided by a temperature each, fitted to these labels: what is compared is what they
-    hear, not how sure they are of it. temperature: the challenger's. probs: what it then says,
-    [M, C], of classes [M].
+    hear, not how sure they are of it. targets [M, C]. temperature: what the challenger's logits are
+    divided by where it serves; logits: what it then says of these labels, [M, C].
     """
 
     probe: np.ndarray
     challenger: np.ndarray
+    targets: np.ndarray
     temperature: float
-    probs: np.ndarray
-    classes: np.ndarray
+    logits: np.ndarray
 
     @property
     def gain(self) -> float:
@@ -85,7 +89,7 @@ class Comparison:
     @property
     def error(self) -> float:
         """The standard error of the gain."""
-        return float((self.probe - self.challenger).std(ddof=1) / np.sqrt(len(self.classes)))
+        return float((self.probe - self.challenger).std(ddof=1) / np.sqrt(len(self.targets)))
 
     @property
     def helps(self) -> bool:
@@ -109,7 +113,7 @@ def compete(
     if found is None:
         return replace(probe, reason="Too few labels to compare a fine-tuned model by.")
     said = (
-        f"on {len(found.classes)} labels that neither had learnt the loss of {challenger.name} is "
+        f"on {len(found.targets)} labels that neither had learnt the loss of {challenger.name} is "
         f"{found.challenger.mean():.3f}, the probe's {found.probe.mean():.3f}"
     )
     if not found.helps:
@@ -117,8 +121,9 @@ def compete(
     classifier, report = challenger.trained()
     classifier.head.linear.weight.data /= found.temperature
     classifier.head.linear.bias.data /= found.temperature
-    validation = metrics.evaluate(found.classes, found.probs)
-    validation["loss"] = float(found.challenger.mean())
+    probs = softmax(found.logits, axis=1)
+    validation = metrics.evaluate(found.targets.argmax(axis=1), probs)
+    validation["loss"] = float(_losses(found.logits, found.targets).mean())
     return Outcome(FINE_TUNED, f"Fine-tuning helps: {said}.", classifier, validation, report)
 
 
@@ -137,15 +142,17 @@ def compare(
     if kept.sum() < 2:
         return None
     before, after, targets = before[kept], after[kept], targets[kept]
-    before = before / fit_temperature(before, targets, prior=1.0, strength=CERTAINTY)
-    temperature = fit_temperature(after, targets, prior=1.0, strength=CERTAINTY)
-    after = after / temperature
+    own, other = (
+        fit_temperature(said, targets, prior=1.0, strength=CERTAINTY) for said in (before, after)
+    )
+    # fitted to few labels it does harm: an adapter is better off with what its probe has
+    temperature = 1.0 if challenger.calibrated else other
     return Comparison(
-        probe=_losses(before, targets),
-        challenger=_losses(after, targets),
+        probe=_losses(before / own, targets),
+        challenger=_losses(after / other, targets),
+        targets=targets,
         temperature=temperature,
-        probs=softmax(after, axis=1),
-        classes=targets.argmax(axis=1),
+        logits=after / temperature,
     )
 
 

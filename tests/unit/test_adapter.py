@@ -26,6 +26,7 @@ from after_model.classifier.adapting import (
     read_frames,
     represent,
 )
+from after_model.classifier.finetuning import TrainingReport
 from after_model.classifier.frame_adapter import FrameAdapter, new_adapter
 from after_model.classifier.of_probe import of_probe
 from after_model.classifier.probe import Probe, ProbeConfig, cross_fitted
@@ -391,6 +392,54 @@ def loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-(labels * log_softmax(logits, axis=1)).sum(1).mean())
 
 
+class Surer:
+    """Hears what the probe hears, and is five times as sure of it."""
+
+    name = "somebody"
+
+    def __init__(self, logits: np.ndarray, calibrated: bool, classifier: EmotionClassifier) -> None:
+        self.logits, self.calibrated, self.classifier = logits, calibrated, classifier
+
+    def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.logits[held], 5 * self.logits[held]
+
+    def trained(self) -> tuple[EmotionClassifier, TrainingReport]:
+        return self.classifier, TrainingReport()
+
+
+def doubted(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn from the probabilities that they are."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(count, 3))
+    probs = np.exp(log_softmax(logits, axis=1))
+    return logits, np.eye(3)[[rng.choice(3, p=row) for row in probs]]
+
+
+def test_to_be_surer_is_no_gain(tiny):
+    logits, labels = doubted()
+    surer = Surer(logits, False, new_classifier(tiny, 3))
+    found = competition.compare(surer, labels, [""] * 300, seed=0)
+    assert found is not None
+    assert abs(found.gain) < 0.01
+    assert not found.helps
+
+
+@pytest.mark.parametrize(("calibrated", "temperature"), [(False, 5.0), (True, 1.0)])
+def test_what_is_kept_is_calibrated_where_it_has_to_be(tiny, calibrated, temperature, monkeypatch):
+    monkeypatch.setattr(competition, "LEAST_GAIN", -1.0)
+    monkeypatch.setattr(competition, "MARGIN", -1.0)
+    logits, labels = doubted()
+    classifier = new_classifier(tiny, 3)
+    before = classifier.head.linear.weight.detach().clone()
+    probe = competition.Outcome(competition.PROBE, "", new_classifier(tiny, 3), {})
+    surer = Surer(logits, calibrated, classifier)
+    found = competition.compete(probe, surer, labels, [""] * 300, seed=0)
+    ratio = before / found.classifier.head.linear.weight.detach()
+    np.testing.assert_allclose(ratio, temperature, rtol=0.15)
+    expected = loss(5 * logits / ratio.mean().item(), labels)
+    assert found.validation["loss"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_too_few_labels_are_not_compared(tiny):
     frames, labels = made_up(tiny, signal=1.0, count=9)
     found = outcome_of(challenge(tiny, frames, labels))
@@ -407,7 +456,7 @@ def test_a_recording_that_can_not_be_read_is_not_judged_by(tiny):
     challenger = challenge(tiny, lost, labels)
     compared = competition.compare(challenger, labels, [""] * 40, seed=0)
     assert compared is not None
-    assert len(compared.classes) == 39
+    assert len(compared.targets) == 39
     assert np.isfinite([compared.probe, compared.challenger]).all()
 
 
