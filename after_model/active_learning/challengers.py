@@ -78,7 +78,7 @@ class AdapterChallenger:
     device: str = "auto"
     progress: Progress = silent
     name = "an adapter"
-    calibrated = True
+    certainty = 100.0  # its probe is calibrated; a temperature of few labels did harm, of many good
 
     @cached_property
     def frames(self) -> Frames:
@@ -140,7 +140,7 @@ class LayersChallenger:
     device: str = "auto"
     progress: Progress = silent
     name = "a fine-tuned encoder"
-    calibrated = False
+    certainty = 10.0
 
     def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, classifier = self.fit_probe(known)

@@ -26,7 +26,7 @@ PARTS = 3
 LEAST = 5
 """Labels a class, on average, below which nothing is compared: parts would say nothing."""
 CERTAINTY = 10.0
-"""Labels' worth of belief that probabilities are right as they are."""
+"""Labels' worth of belief, in the comparison, that probabilities are right as they are."""
 MARGIN = 1.0
 """Standard errors by which the loss has to be lower."""
 LEAST_GAIN = 0.005
@@ -50,11 +50,11 @@ class Outcome:
 class Challenger(Protocol):
     """What would replace the probe of some labels, by their numbers.
 
-    calibrated: whether its probabilities are as right as the probe's that it began as.
+    certainty: labels' worth of belief that its probabilities are right as they are.
     """
 
     name: str
-    calibrated: bool
+    certainty: float
 
     def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits [M, C] of the held labels' recordings by probe and challenger of the known.
@@ -142,11 +142,14 @@ def compare(
     if kept.sum() < 2:
         return None
     before, after, targets = before[kept], after[kept], targets[kept]
-    own, other = (
-        fit_temperature(said, targets, prior=1.0, strength=CERTAINTY) for said in (before, after)
+    own, other, temperature = (
+        fit_temperature(said, targets, prior=1.0, strength=certainty)
+        for said, certainty in (
+            (before, CERTAINTY),
+            (after, CERTAINTY),
+            (after, challenger.certainty),
+        )
     )
-    # fitted to few labels it does harm: an adapter is better off with what its probe has
-    temperature = 1.0 if challenger.calibrated else other
     return Comparison(
         probe=_losses(before / own, targets),
         challenger=_losses(after / other, targets),

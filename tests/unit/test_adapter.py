@@ -397,8 +397,8 @@ class Surer:
 
     name = "somebody"
 
-    def __init__(self, logits: np.ndarray, calibrated: bool, classifier: EmotionClassifier) -> None:
-        self.logits, self.calibrated, self.classifier = logits, calibrated, classifier
+    def __init__(self, logits: np.ndarray, certainty: float, classifier: EmotionClassifier) -> None:
+        self.logits, self.certainty, self.classifier = logits, certainty, classifier
 
     def judged(self, known: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.logits[held], 5 * self.logits[held]
@@ -417,22 +417,22 @@ def doubted(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 def test_to_be_surer_is_no_gain(tiny):
     logits, labels = doubted()
-    surer = Surer(logits, False, new_classifier(tiny, 3))
+    surer = Surer(logits, 10.0, new_classifier(tiny, 3))
     found = competition.compare(surer, labels, [""] * 300, seed=0)
     assert found is not None
     assert abs(found.gain) < 0.01
     assert not found.helps
 
 
-@pytest.mark.parametrize(("calibrated", "temperature"), [(False, 5.0), (True, 1.0)])
-def test_what_is_kept_is_calibrated_where_it_has_to_be(tiny, calibrated, temperature, monkeypatch):
+@pytest.mark.parametrize(("certainty", "temperature"), [(1.0, 5.0), (1e6, 1.0)])
+def test_what_is_kept_is_calibrated_where_it_has_to_be(tiny, certainty, temperature, monkeypatch):
     monkeypatch.setattr(competition, "LEAST_GAIN", -1.0)
     monkeypatch.setattr(competition, "MARGIN", -1.0)
     logits, labels = doubted()
     classifier = new_classifier(tiny, 3)
     before = classifier.head.linear.weight.detach().clone()
     probe = competition.Outcome(competition.PROBE, "", new_classifier(tiny, 3), {})
-    surer = Surer(logits, calibrated, classifier)
+    surer = Surer(logits, certainty, classifier)
     found = competition.compete(probe, surer, labels, [""] * 300, seed=0)
     ratio = before / found.classifier.head.linear.weight.detach()
     np.testing.assert_allclose(ratio, temperature, rtol=0.15)
