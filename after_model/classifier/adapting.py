@@ -46,10 +46,10 @@ class AdapterConfig:
 
     size: numbers that a frame goes through. share: of what is pooled for predictions, that of
     adapted frames; the rest is the probe's. epochs: with cross-fitted heads; alone_epochs: with the
-    probe's own; steps: at most, which bounds the time whatever the number of labels. kept: share of
-    a recording's frames, drawn anew in every epoch. averaging: of the weights over the steps,
-    exponentially. heads: how many are cross-fitted, from heads_from labels on; with fewer each
-    would lack too many.
+    probe's own; steps: at most, but for one epoch, so that many labels take little longer. kept:
+    share of a recording's frames, drawn anew in every epoch. averaging: of the weights over the
+    steps, exponentially. heads: how many are cross-fitted, from heads_from labels on; with fewer
+    each would lack too many.
     """
 
     size: int = 64
@@ -142,10 +142,11 @@ def read_frames(
             values[begin:end] = own[spread].numpy()
         done += len(batch)
         progress("frames", done, len(utterances))
-    for row in unreadable:  # one may have become so since its length was known
-        if starts[row] < starts[row + 1]:
-            raise unreadable[row]
-    return Frames(values, starts, pooled)
+    counts = np.diff(starts)
+    gone = np.zeros(len(counts), bool)
+    gone[list(unreadable)] = True  # some since their length was known
+    values = values[np.repeat(~gone, counts)] if counts[gone].any() else values
+    return Frames(values, np.concatenate([[0], np.where(gone, 0, counts).cumsum()]), pooled)
 
 
 def fit_adapter(
@@ -218,7 +219,7 @@ def fit_adapter(
 
 @torch.inference_mode()
 def represent(
-    classifier: EmotionClassifier, frames: Frames, rows: np.ndarray, block: int = 32
+    classifier: EmotionClassifier, frames: Frames, rows: np.ndarray, block: int = 8
 ) -> np.ndarray:
     """What the head sees of some of the recordings, float32 [n, R]; as the classifier predicts."""
     found = [np.zeros((0, classifier.representation_size), np.float32)]

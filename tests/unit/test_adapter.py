@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,27 @@ def test_a_recording_that_can_not_be_read_has_no_frames(tiny, store, recordings,
     pool_ = [recordings[0], Utterance("gone", tmp_path / "gone.wav"), recordings[1]]
     frames = read_frames(classifier, store, pool_, device="cpu")
     assert frames.readable.tolist() == [True, False, True]
+
+
+def test_a_recording_that_goes_while_others_are_read_has_no_frames(
+    tiny, store, recordings, tmp_path, monkeypatch
+):
+    path = tmp_path / "going.wav"
+    path.write_bytes(recordings[1].path.read_bytes())
+    given = [recordings[0], Utterance("going", path), recordings[2]]
+    expected = read_frames(adapted(tiny), store, recordings[:3:2], device="cpu")
+    looked = store.frames
+
+    def look(*arguments) -> np.ndarray:
+        found = looked(*arguments)
+        path.unlink(missing_ok=True)
+        shutil.rmtree(store.folder, ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(store, "frames", look)
+    frames = read_frames(adapted(tiny), store, given, device="cpu")
+    assert frames.readable.tolist() == [True, False, True]
+    np.testing.assert_array_equal(frames.values, expected.values)
 
 
 def test_some_recordings_frames_are_theirs(tiny, store, recordings):
