@@ -8,6 +8,7 @@ tapt        steps of pre-training, against Wav2Vec2ForPreTraining as its pre-tra
 steps       what the learner does after every few labels, on pools of up to 1,000,000
 memory      peak memory of embedding, fine-tuning, TAPT
 layers      time by the highest hidden state that is pooled
+competition accuracy, not speed: the probe, an adapter, and what a comparison keeps of them
 
 Each contestant works in a process of its own; the processes take turns, so that all meet the
 machine in the same state. Outputs have to be equal to 1e-4; what computes something else is called

@@ -23,7 +23,7 @@ from benchmarks.settings import OutputsDiffer, Row, Settings, TooLittleAudio
 from benchmarks.weights import Preparation
 
 TASKS = ("scoring", "finetuning", "tapt")
-APART = ("steps", "memory", "layers")
+APART = ("steps", "memory", "layers", "competition")
 """Commands of their own, with options of their own."""
 DESCRIPTION = """\
 Measures AFTER beside what a user would really take: the same weights, recordings, machine and run.
@@ -49,6 +49,7 @@ more, each with --help:
   python -m benchmarks steps                    what a step takes, pools of 440 to 1,000,000
   python -m benchmarks memory                   peak memory of training and embedding on EmoDB
   python -m benchmarks layers --backbone DIR    time by the highest hidden state that is pooled
+  python -m benchmarks competition --emodb DIR  what fine_tuning="competes" trains, beside the probe
   python -m benchmarks.story --audio DIR        label through Label Studio, beside random order
   python -m benchmarks.webhooks                 how fast events are acknowledged
 """

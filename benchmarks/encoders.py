@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +41,7 @@ Scored = tuple[np.ndarray, Pass]
 """Probabilities [N, C] of the recordings in their order, and what they took."""
 
 
-class _Scoring:
+class _Scoring(ABC):
     """The timing that all have in common; `_probs` is what differs."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,8 +62,9 @@ class _Scoring:
     def _padding(self) -> float:
         return 1.0
 
+    @abstractmethod
     def _probs(self, paths: Sequence[Path]) -> np.ndarray:
-        raise NotImplementedError
+        """Probabilities [N, C] of the recordings in their order."""
 
 
 class PlainScoring(_Scoring):
@@ -194,8 +196,9 @@ class _Threaded(_Scoring):
     def _one(self, path: Path) -> np.ndarray:
         return self._logits(self._model.inputs(audio.load(path))[None])
 
+    @abstractmethod
     def _logits(self, inputs: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """[C] of one prepared recording [1, ...]."""
 
 
 class OnnxScoring(_Threaded):

@@ -8,6 +8,7 @@ from typing import Any
 
 from after_model import backbone
 from after_model.classifier import DEFAULT_HEAD
+from after_model.classifier.adapting import AdapterConfig
 from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt import TaptConfig
 
@@ -29,10 +30,11 @@ class LearnerConfig:
     backbone: a name that backbone.load() knows. states: the hidden states that are pooled, by
     number, "last" or "all"; None leaves it to the backbone.
     fine_tuning: "never" leaves the classifier a calibrated probe on frozen embeddings; "competes"
-    fine-tunes in every round and keeps that only where its loss is lower than the probe's on
-    labels that neither has learnt from; "always" is the paper's. speakers: "auto" takes each
-    speaker's own mean off the embeddings where speakers are known and cross-validation says that it
-    helps (transductive: unlabelled recordings count), "off" never.
+    trains more in every round and keeps that only where its loss is clearly lower than the probe's
+    on labels that neither has learnt from; "always" is the paper's. adapter: what "competes"
+    trains, on the frozen encoder; None: the encoder's layers, as `training` says. speakers: "auto"
+    takes each speaker's own mean off the embeddings where speakers are known and cross-validation
+    says that it helps (transductive: unlabelled recordings count), "off" never.
     start_share: of the pool, but at least one of every cluster and, as long as that is no more than
     half the budget, start_per_class recordings per class: a model does not doubt towards a class
     that it has never seen. rounds: tau; each ends floor(N_s / tau) labels after the one before,
@@ -66,6 +68,7 @@ class LearnerConfig:
     mc_samples: int = 10
     validation_share: float = 0.1
     training: TrainingConfig = field(default_factory=lambda: LAST_LAYER)
+    adapter: AdapterConfig | None = field(default_factory=AdapterConfig)
     tapt: TaptConfig | None = None
     seed: int = 0
 

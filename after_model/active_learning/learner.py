@@ -32,6 +32,7 @@ from after_model import acquisition, initialization
 from after_model.acquisition import Pool
 from after_model.active_learning import rounds, stopping
 from after_model.active_learning import state as states
+from after_model.active_learning.challengers import challenger_of
 from after_model.active_learning.competition import FINE_TUNED, PROBE, Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.encoder import Encoder
@@ -177,7 +178,7 @@ class ActiveLearner:
         seconds = time.perf_counter() - started
         self._state.select_seconds += seconds
         self._save_state()
-        probe = None if self.starting or not self._by_probe else self._probe()
+        probe = self._probe() if self._probe_decides and not self.starting else None
         return Step(list(self._state.pending), len(self.labelled), probe, seconds)
 
     def tell(self, answers: Mapping[str, Label]) -> None:
@@ -276,17 +277,21 @@ class ActiveLearner:
         chosen = self.strategy.select(self._describe(candidates, rng), k, rng)
         return [candidates[i].id for i in chosen]
 
-    def held_out(self, version: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(classes [M], probabilities [M, C]) of the held-out labels, by a version of the model.
+    def held_out(self, *versions: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(classes [M], probabilities [M, C] by each version) of the held-out labels.
 
-        Empty where none are held out. Recordings stay held out once they are, so every version
-        that was trained while some were can be compared on them.
+        Empty where none are held out, or none of their recordings can be read. Recordings stay held
+        out once they are, so every version that was trained while some were can be compared.
         """
         self._prepare()
         _, held = self._training_sets()
         if held is None or not len(held[0]):
-            return np.zeros(0, np.int64), np.zeros((0, len(self.labels)), np.float32)
-        return held[1].argmax(axis=1), self.predict(held[0], version).probs
+            return np.zeros(0, np.int64), [np.zeros((0, len(self.labels)), np.float32)] * len(
+                versions
+            )
+        found = [self.predict(held[0], version) for version in versions]
+        readable = np.logical_and.reduce([one.readable for one in found])
+        return held[1].argmax(axis=1)[readable], [one.probs[readable] for one in found]
 
     def estimate(self) -> dict[str, float]:
         """Cross-validated UA, WA, macro F1 and ECE of the probe on all labels so far.
@@ -366,9 +371,14 @@ class ActiveLearner:
     # --- parts -----------------------------------------------------------------------------------
 
     @property
+    def _probe_decides(self) -> bool:
+        """Whether the probe says what is asked: it knows every label so far, and takes no time."""
+        return self.config.fine_tuning != "always"
+
+    @property
     def _by_probe(self) -> bool:
         """Whether the probe serves: always, unless a fine-tuned model is configured or was kept."""
-        if self.config.fine_tuning == "always":
+        if not self._probe_decides:
             return False
         kept = self._state.curve[-1].get("kept", FINE_TUNED) if self._state.curve else PROBE
         return kept == PROBE or self.config.fine_tuning == "never"
@@ -455,7 +465,7 @@ class ActiveLearner:
             features["cnn_embeddings"] = self.store.pooled(candidates)
         if "surprisal" in read:
             features["surprisal"] = self.encoder.surprisal(candidates)
-        if self._by_probe:
+        if self._probe_decides:
             return self.serving.describe(
                 candidates, self._probe(), self.labelled, self.strategy,
                 samples=samples, seed=seed, **features,
@@ -485,8 +495,8 @@ class ActiveLearner:
     # --- a round ---------------------------------------------------------------------------------
 
     def _best(self) -> Outcome:
-        """The probe or, where it competes and is better by labels neither has learnt, what a
-        fine-tuned encoder gives."""
+        """The probe or, where it competes and is better by labels neither has learnt, what was
+        made of it."""
         probe = self._probe()
         found = Outcome(
             PROBE,
@@ -496,16 +506,19 @@ class ActiveLearner:
         )
         if self.config.fine_tuning == "never":
             return found
-        given = [u for u in self._pool if u.id in self._state.labels]
-        return compete(
-            found,
-            self._from_probe,
-            self.store,
-            self._targets(given),
-            dataclasses.replace(self.config.training, seed=self._seed(len(given), "train")),
-            device=self.device,
-            progress=self.progress,
+        if probe.speakers.used:  # a published model does not know whose mean to take off
+            reason = "Nothing competes with a probe that takes speakers' means off."
+            return dataclasses.replace(found, reason=reason)
+        utterances, targets = self._targets([u for u in self._pool if u.id in self._state.labels])
+        challenger = challenger_of(
+            self.serving,
+            (utterances, targets),
+            self.config,
+            seed=self._seed(len(targets), "train"),
         )
+        speakers = [u.speaker for u in utterances]
+        seed = self._seed(len(targets), "compete")
+        return compete(found, challenger, targets, speakers, seed=seed)
 
     def _fine_tuned(self) -> Outcome:
         """The paper's round: fine-tuned on all labels, stopped early by held-out ones."""
@@ -590,10 +603,11 @@ class ActiveLearner:
         names = set(stopping.stop_set(self._readable_ids, self._seed(0, "stop set")))
         utterances = sorted((u for u in self._pool if u.id in names), key=lambda u: u.id)
         if outcome.kept == PROBE:
-            probs = self.serving.scores(utterances, self._probe()).probs
+            found = self.serving.scores(utterances, self._probe())
         else:
-            probs = score(outcome.classifier, self.store, utterances, device=self.device).probs
-        return {u.id: int(c) for u, c in zip(utterances, probs.argmax(axis=1), strict=True)}
+            found = score(outcome.classifier, self.store, utterances, device=self.device)
+        classes = found.probs.argmax(axis=1)
+        return {utterances[i].id: int(classes[i]) for i in np.flatnonzero(found.readable)}
 
     def _seed(self, count: int, purpose: str) -> int:
         """A seed of its own for every random thing, independent of what ran before."""

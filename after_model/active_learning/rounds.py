@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import numpy as np
+
 from after_model import metrics
 from after_model.active_learning.config import RoundRecord
 from after_model.classifier import EmotionClassifier
@@ -18,13 +20,20 @@ from after_model.model_store import ModelStore
 def validate(
     classifier: EmotionClassifier, store: FeatureStore, held: TrainingSet | None, *, device: str
 ) -> dict[str, float]:
-    """Metrics and loss on labels that were held out; empty where none were."""
+    """Metrics and loss on labels that were held out and whose recordings can be read.
+
+    Empty where there are none.
+    """
     if held is None or not len(held[0]):
         return {}
     utterances, targets = held
-    probs = score(classifier, store, utterances, device=device).probs
-    result = metrics.evaluate(targets.argmax(axis=1), probs)
-    result["loss"] = evaluate_loss(classifier, store, held, device=device)
+    found = score(classifier, store, utterances, device=device)
+    kept = np.flatnonzero(found.readable)
+    if not len(kept):
+        return {}
+    result = metrics.evaluate(targets[kept].argmax(axis=1), found.probs[kept])
+    left = [utterances[i] for i in kept], targets[kept]
+    result["loss"] = evaluate_loss(classifier, store, left, device=device)
     return result
 
 

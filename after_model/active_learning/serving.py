@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.preprocessing import StandardScaler
 
 from after_model.acquisition import Pool, Strategy
 from after_model.active_learning.config import LearnerConfig
 from after_model.audio import Utterance
-from after_model.classifier import EmotionClassifier, new_classifier
+from after_model.classifier import EmotionClassifier
 from after_model.classifier import probe as probes
+from after_model.classifier.adapting import Frames, read_frames
 from after_model.classifier.embedding import Embedder
+from after_model.classifier.of_probe import of_probe
 from after_model.classifier.probe import Probe, ProbeConfig
 from after_model.classifier.scoring import Scores
 from after_model.classifier.speakers import SpeakerMeans
@@ -89,7 +90,7 @@ class ServingProbe:
         self._disk = Embeddings(
             folder, self._embedder.name, self._embedder.width, max_bytes=max_bytes
         )
-        self._settings = ProbeConfig(states=len(self._embedder.states), seed=config.seed)
+        self.settings = ProbeConfig(states=len(self._embedder.states), seed=config.seed)
         self._row = {u.id: i for i, u in enumerate(pool)}
         self._speakers = [u.speaker for u in pool]
         self.embeddings = self._embedded(pool)
@@ -113,7 +114,7 @@ class ServingProbe:
             statistics=self._statistics,
             speakers=speakers if any(self._speakers) else None,
             means=self._means,
-            config=self._settings,
+            config=self.settings,
         )
 
     def scores(self, utterances: Sequence[Utterance], probe: Probe) -> Scores:
@@ -136,7 +137,7 @@ class ServingProbe:
 
     def points(self, utterances: Sequence[Utterance], probe: Probe | None = None) -> Points:
         """What clusters of the pool's recordings are found in: what the probe's regression sees."""
-        width = self._embedder.width // self._settings.states
+        width = self._embedder.width // self.settings.states
         return Points(
             self._rows([u.id for u in utterances]), width, lambda rows: self._seen(rows, probe)
         )
@@ -178,21 +179,16 @@ class ServingProbe:
 
     def classifier(self, probe: Probe) -> EmotionClassifier:
         """The probe as the head of a classifier on the frozen backbone, without speakers' means."""
-        states = self._settings.states
-        statistics = probe.standardiser
-        result = new_classifier(
-            self.store.backbone, self.num_classes, self.config.head, states=self.config.states
+        return of_probe(probe, self.store.backbone, self.config.head, self.config.states)
+
+    def frames(self, utterances: Sequence[Utterance]) -> Frames:
+        """What an adapter reads of recordings; the encoder is run."""
+        classifier = EmotionClassifier(
+            self.store.backbone, self.num_classes, self.config.head, self.config.states
         )
-        scaled = (probe.weight * statistics.deviation).reshape(self.num_classes, states, -1)
-        bias = probe.bias + probe.weight @ statistics.mean
-        result.standardise(
-            torch.from_numpy(statistics.mean.reshape(states, -1)),
-            torch.from_numpy(statistics.deviation.reshape(states, -1)),
+        return read_frames(
+            classifier, self.store, utterances, device=self.device, progress=self.progress
         )
-        with torch.no_grad():
-            result.head.linear.weight.copy_(torch.from_numpy(scaled.sum(axis=1)))
-            result.head.linear.bias.copy_(torch.from_numpy(bias))
-        return result.eval()
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -206,7 +202,7 @@ class ServingProbe:
             known = probe.means.rows([self._speakers[i] for i in rows])
             values -= probe.means.offsets()[known]
         values = (values - self._statistics.mean) / self._statistics.deviation
-        return values.reshape(len(rows), self._settings.states, -1).mean(axis=1).astype(np.float32)
+        return values.reshape(len(rows), self.settings.states, -1).mean(axis=1).astype(np.float32)
 
     def _whole(self, probe: Probe) -> np.ndarray:
         """Probabilities of the whole pool [N, C]: read through once a probe."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def frame_mask(frames: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=frames.device)[None, :] < frames[:, None]
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A speech model of transformers, split into its stem (what is cached) and its transformer.
 
     model: the part of transformers' model that is used. normalize: whether prepare() gives waves
@@ -58,58 +59,58 @@ class Backbone(nn.Module):
     # --- what a family defines -------------------------------------------------------------------
 
     @classmethod
+    @abstractmethod
     def read(cls, source: str, config: Any, **options: bool) -> Any:
         """transformers' model of a folder or hub name: float32, in evaluation mode."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def min_samples(self) -> int:
         """The shortest input that yields one frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def num_frames(self, num_samples: int) -> int:
         """Frames that the stem makes of num_samples (never below 1: prepare() pads)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_cnn(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Stem features of prepared waves [B, S] of the given lengths [B]: ([B, T, D], frames [B]).
 
         Frames beyond an utterance's own are meaningless and left as they fall.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self, features: Tensor) -> Tensor:
         """Stem features [B, T, D] -> [B, T, H]: where masks apply, before positions are added."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, hidden: Tensor, frames: Tensor, wanted: Sequence[int]) -> list[Tensor]:
         """The wanted hidden states of projected features [B, T, H], [B, T, H] each.
 
         Zeros on padded frames; layers above the highest state are not computed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def normalised(self, features: Tensor) -> Tensor:
         """Stem features [B, T, D] on the scale that pre-training quantizes them on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stem(self) -> Iterable[nn.Module]:
         """The modules of the stem."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stem_settings(self) -> list[Any]:
         """What stem features depend on beside weights; as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path | str) -> None:
         """Write config, safetensors and input normalisation; load(folder) reads them back."""
-        raise NotImplementedError
 
     # --- faster, with the same result (after_model.backbone.kernels) -----------------------------
 
+    @abstractmethod
     def unpadded(self, device: torch.device) -> bool:
         """Whether the transformer computes no padding on that device."""
-        raise NotImplementedError
 
     def fixed_stem(self) -> contextlib.AbstractContextManager[None]:
         """Within it the stem's weights don't change: they are laid out once for all recordings."""

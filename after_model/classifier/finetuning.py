@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from after_model.audio import Utterance
+from after_model.audio import AudioError, Utterance
 from after_model.classifier import EmotionClassifier
 from after_model.classifier.recipe import (
     TrainingConfig,
@@ -219,15 +219,21 @@ def evaluate_loss(
     precision: str = "fp32",
     max_frames: int | None = None,
 ) -> float:
-    """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats."""
+    """Mean cross-entropy (eq. 9) over a set, in evaluation mode, nats.
+
+    Recordings that can't be read don't count; where none can, the first one's AudioError is raised.
+    """
     utterances, targets = data
     wanted, total = torch.from_numpy(targets).float(), 0.0
     where = resolve_device(device)
-    found = outputs(classifier, store, utterances, where, precision, max_frames)
+    unreadable: dict[int, AudioError] = {}
+    found = outputs(classifier, store, utterances, where, precision, max_frames, unreadable)
     with contextlib.closing(found):
         for batch, logits, _ in found:
             total += float(F.cross_entropy(logits, wanted[batch], reduction="sum"))
-    return total / len(utterances)
+    if len(unreadable) == len(utterances):
+        raise unreadable[0]
+    return total / (len(utterances) - len(unreadable))
 
 
 def _epoch_batches(

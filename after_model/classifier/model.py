@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from after_model import backbone as backbones
 from after_model.backbone import Backbone, frame_mask
+from after_model.classifier.frame_adapter import FrameAdapter
 from after_model.labels import LabelSpace
 
 
@@ -30,9 +31,9 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(self.pools * hidden_size, num_classes)
 
     @staticmethod
-    def pool(context: Tensor, frames: Tensor) -> Tensor:
-        """context [B, T, H] with frames [B] valid -> [B, pools * H]."""
-        return _mean_over_frames(context, frames)
+    def pool(context: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:
+        """context [B, T, H] with frames [B] valid, weighted by [B, T] -> [B, pools * H]."""
+        return _mean_over_frames(context, frames, weights)
 
     def forward(self, representation: Tensor) -> Tensor:
         """[B, pools * H] -> logits [B, C]."""
@@ -43,8 +44,8 @@ class PublishedHead(LinearHead):
     """The head of the authors' code: ReLU, mean without the last frame, ReLU, linear."""
 
     @staticmethod
-    def pool(context: Tensor, frames: Tensor) -> Tensor:
-        return _mean_over_frames(context.relu(), (frames - 1).clamp(min=1)).relu()
+    def pool(context: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:
+        return _mean_over_frames(context.relu(), (frames - 1).clamp(min=1), weights).relu()
 
 
 class StatisticsHead(LinearHead):
@@ -58,23 +59,29 @@ class StatisticsHead(LinearHead):
     pools = 2
 
     @staticmethod
-    def pool(context: Tensor, frames: Tensor) -> Tensor:
-        mean = _mean_over_frames(context, frames)
-        variance = _mean_over_frames((context - mean[:, None]) ** 2, frames)
+    def pool(context: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:
+        mean = _mean_over_frames(context, frames, weights)
+        variance = _mean_over_frames((context - mean[:, None]) ** 2, frames, weights)
         # The slope of a square root is infinite at 0, where a single frame is.
         return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
 
 
+_ADAPTER = "adapter."  # before the names of its weights, in the head's file
 HEADS = {"linear": LinearHead, "published": PublishedHead, "statistics": StatisticsHead}
 DEFAULT_HEAD = "statistics"
 
 
-def pool(context: Tensor, frames: Tensor, head: str = DEFAULT_HEAD) -> Tensor:
-    """What a head sees of a hidden state [B, T, H]: [B, R], float32 under autocast too."""
+def pool(
+    context: Tensor, frames: Tensor, head: str = DEFAULT_HEAD, weights: Tensor | None = None
+) -> Tensor:
+    """What a head sees of a hidden state [B, T, H]: [B, R], float32 under autocast too.
+
+    weights: how much each frame counts [B, T]; all the same without.
+    """
     if head not in HEADS:
         raise ValueError(f"head {head!r}: use one of {', '.join(HEADS)}")
     with torch.autocast(context.device.type, enabled=False):
-        return HEADS[head].pool(context.float(), frames)
+        return HEADS[head].pool(context.float(), frames, weights)
 
 
 class EmotionClassifier(nn.Module):
@@ -83,7 +90,8 @@ class EmotionClassifier(nn.Module):
     The head sees one vector an utterance: what the chosen hidden states are pooled into, each
     standardised, and their mean (weighted: a mean with learned weights, softmax over the states).
     states: numbers, "last" (the paper's), "all", or None for the backbone's own choice. The
-    standardisation changes nothing until standardise() sets it.
+    standardisation changes nothing until standardise() sets it. adapter: changes the frames of the
+    highest of these states before they are pooled; there is none until somebody sets it.
     """
 
     state_mean: Tensor  # [S, R]
@@ -110,6 +118,7 @@ class EmotionClassifier(nn.Module):
         self.register_buffer("state_mean", torch.zeros(size))
         self.register_buffer("state_std", torch.ones(size))
         self.state_weights = nn.Parameter(torch.zeros(len(self.states))) if weighted else None
+        self.adapter: FrameAdapter | None = None
 
     @property
     def representation_size(self) -> int:
@@ -125,7 +134,18 @@ class EmotionClassifier(nn.Module):
     ) -> Tensor:
         """Each chosen state pooled, not standardised: [B, S, R] of stem features [B, T, D]."""
         found = self.backbone.states(features, frames, self.states, time_mask, feature_mask)
-        return torch.stack([pool(state, frames, self.head_name) for state in found], dim=1)
+        pooled = [pool(state, frames, self.head_name) for state in found]
+        if self.adapter is not None:
+            pooled[-1] = self._adapted(self.adapter, found[-1], frames, pooled[-1])
+        return torch.stack(pooled, dim=1)
+
+    def _adapted(
+        self, adapter: FrameAdapter, state: Tensor, frames: Tensor, plain: Tensor
+    ) -> Tensor:
+        """The adapted state pooled, for its share, and `plain` [B, R] for the rest."""
+        with torch.autocast(state.device.type, enabled=False):
+            adapted, weights = adapter(state.float())
+        return torch.lerp(plain, pool(adapted, frames, self.head_name, weights), adapter.share)
 
     def forward(
         self,
@@ -140,13 +160,15 @@ class EmotionClassifier(nn.Module):
         """
         pooled = self.pooled_states(features, frames, time_mask, feature_mask)
         with torch.autocast(pooled.device.type, enabled=False):
-            standardised = (pooled - self.state_mean) / self.state_std
-            if self.state_weights is None:
-                representation = standardised.mean(dim=1)
-            else:
-                weights = self.state_weights.softmax(0)
-                representation = (weights[:, None] * standardised).sum(dim=1)
+            representation = self.represent(pooled)
             return self.head(representation), representation
+
+    def represent(self, pooled: Tensor) -> Tensor:
+        """What the head sees of pooled states [B, S, R]: the mean of the standardised, [B, R]."""
+        standardised = (pooled - self.state_mean) / self.state_std
+        if self.state_weights is None:
+            return standardised.mean(dim=1)
+        return (self.state_weights.softmax(0)[:, None] * standardised).sum(dim=1)
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
@@ -161,11 +183,16 @@ class EmotionClassifier(nn.Module):
         state |= {"state_mean": self.state_mean, "state_std": self.state_std}
         if self.state_weights is not None:
             state["state_weights"] = self.state_weights.detach()
+        adapter = None
+        if self.adapter is not None:
+            state |= {_ADAPTER + k: v for k, v in self.adapter.state_dict().items()}
+            adapter = {"size": self.adapter.size, "share": self.adapter.share}
         save_file(state, folder / "head.safetensors")
         description = {
             "head": self.head_name,
             "states": list(self.states),
             "weighted": self.state_weights is not None,
+            "adapter": adapter,
             "labels": list(labels.names),
         }
         (folder / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -184,7 +211,15 @@ class EmotionClassifier(nn.Module):
         )
         state = load_file(folder / "head.safetensors")
         pooling = {name: state.pop(name) for name in list(state) if name.startswith("state_")}
+        adapter = {
+            name.removeprefix(_ADAPTER): state.pop(name)
+            for name in list(state)
+            if name.startswith(_ADAPTER)
+        }
         model.head.load_state_dict(state)
+        if description.get("adapter"):
+            model.adapter = FrameAdapter(model.backbone.hidden_size, **description["adapter"])
+            model.adapter.load_state_dict(adapter)
         if pooling:
             model.standardise(pooling["state_mean"], pooling["state_std"])
         if model.state_weights is not None:
@@ -206,6 +241,8 @@ def new_classifier(
         return EmotionClassifier(backbone, num_classes, head, states, weighted)
 
 
-def _mean_over_frames(context: Tensor, frames: Tensor) -> Tensor:
-    mask = frame_mask(frames, context.shape[1])[..., None]
-    return (context * mask).sum(dim=1) / frames[:, None]
+def _mean_over_frames(context: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:
+    counts = frame_mask(frames, context.shape[1]).to(context.dtype)
+    if weights is not None:
+        counts = counts * weights
+    return (context * counts[..., None]).sum(dim=1) / counts.sum(dim=1, keepdim=True)

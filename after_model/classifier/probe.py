@@ -148,6 +148,49 @@ class Probe:
         return probs
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Probes that were fitted without a part of the labels each: weight [K, C, D], bias [K, C].
+
+    group int [n]: which of them knows nothing of each label's recording.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    group: np.ndarray
+
+
+def cross_fitted(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    group: np.ndarray,
+    temperature: float,
+    config: ProbeConfig | None = None,
+) -> Heads:
+    """A probe for each group 0..K-1 of labels, of all labels but that group's.
+
+    inputs float64 [n, D]: what a probe's regression sees, standardised; temperature: of all.
+    """
+    config = config or ProbeConfig()
+    with threadpool_limits(1):
+        rows = regression.prepare(inputs, config.inverse_regularisation)
+        known = (group != np.unique(group)[:, None]).astype(float)
+        solution = regression.solve(rows, targets, known, tolerance=FOLD_TOLERANCE)
+        logits = solution.logits(rows)
+        weight = np.stack([solution.weight(rows, fit) for fit in range(len(known))])
+    bias = solution.bias.copy()
+    for fit in range(len(known)):
+        told = bias[fit] > regression.LEFT_OUT / 2
+        said = logits[fit][group == fit][:, told]
+        said -= said.mean(axis=1, keepdims=True)
+        bias[fit, told] -= bias[fit, told].mean()
+        weight[fit, ~told] = 0.0
+        if not told.all():
+            labels = int(known[fit].sum())
+            bias[fit, ~told] = absent_logit(said, labels, config.smoothing)
+    return Heads(weight / temperature, bias / temperature, group)
+
+
 def fit(
     points: np.ndarray,
     targets: np.ndarray,

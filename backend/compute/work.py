@@ -241,10 +241,10 @@ def _judge(
     before = next((r for r in learner.curve if r.version == serving[1]), None)
     if before is None or not before.validation or serving[1] not in learner.models.versions():
         return True, "Too few held-out labels to compare it with the one before."
-    y_true, new = learner.held_out(candidate)
+    y_true, (old, new) = learner.held_out(serving[1], candidate)
     if not len(y_true):
         return True, "Too few held-out labels to compare it with the one before."
-    worse, reason = clearly_worse(y_true, learner.held_out(serving[1])[1], new)
+    worse, reason = clearly_worse(y_true, old, new)
     return not worse, reason
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from after_model import acquisition, initialization
-from after_model.active_learning import ActiveLearner, LearnerConfig, RoundRecord
-from after_model.audio import Utterance
+from after_model.active_learning import (
+    ActiveLearner,
+    LearnerConfig,
+    RoundRecord,
+    competition,
+    rounds,
+    serving,
+)
+from after_model.audio import AudioError, Utterance
 from after_model.classifier import EmotionClassifier
-from after_model.classifier.finetuning import TrainingConfig
+from after_model.classifier.adapting import AdapterConfig
+from after_model.classifier.finetuning import TrainingConfig, evaluate_loss
+from after_model.classifier.probe import ProbeConfig
+from after_model.classifier.scoring import score
 from after_model.labels import LabelSpace
 from after_model.tapt import TaptConfig
 
@@ -339,8 +351,6 @@ def test_a_published_probe_says_what_the_learner_says(make, recordings):
     here = learner.predict(recordings[12:]).probs
     published = learner.predict(recordings[12:], learner.curve[0].version)
     classifier, _ = EmotionClassifier.load(learner.models.path(learner.curve[-1].version))
-    from after_model.classifier.scoring import score
-
     there = score(classifier, learner.store, recordings[12:]).probs
     assert published.probs.shape == here.shape
     assert np.abs(there - here).max() < 5e-3  # embeddings are kept in half precision
@@ -361,10 +371,49 @@ def test_the_probe_is_the_same_however_often_the_learner_is_opened(make, recordi
     assert (make(DEFAULT).predict(recordings).probs == expected).all()
 
 
-def test_fine_tuning_competes_with_the_probe(make):
-    learner = make(dataclasses.replace(DEFAULT, fine_tuning="competes", training=TRAINING))
+COMPETES = dataclasses.replace(
+    DEFAULT, fine_tuning="competes", budget_share=1.0, training=TRAINING,
+    adapter=AdapterConfig(size=4, epochs=1, alone_epochs=2),
+)  # fmt: skip
+"""Of the last round's 12 labels a comparison is possible: five a class."""
+
+
+@pytest.mark.parametrize("adapter", [COMPETES.adapter, None], ids=["adapter", "layers"])
+def test_fine_tuning_competes_with_the_probe(make, adapter):
+    learner = make(dataclasses.replace(COMPETES, adapter=adapter))
     run(learner)
-    assert all(r.kept in ("probe", "fine-tuned") and r.reason for r in learner.curve)
+    assert "Too few labels" in learner.curve[0].reason
+    name = "a fine-tuned encoder" if adapter is None else "an adapter"
+    assert f"on 12 labels that neither had learnt the loss of {name}" in learner.curve[-1].reason
+    assert learner.curve[-1].kept in ("probe", "fine-tuned")
+
+
+@pytest.fixture
+def always_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(competition, "LEAST_GAIN", -math.inf)
+    monkeypatch.setattr(competition, "MARGIN", -math.inf)
+
+
+def test_what_was_kept_serves_and_the_probe_goes_on_asking(make, recordings, always_better):
+    learner = make(COMPETES)
+    run(learner)
+    assert learner.curve[-1].kept == "fine-tuned"
+    published, _ = EmotionClassifier.load(learner.models.path(learner.curve[-1].version))
+    assert published.adapter is not None
+    expected = score(published, learner.store, recordings[12:], device="cpu").probs
+    np.testing.assert_array_equal(make(COMPETES).predict(recordings[12:]).probs, expected)
+    assert learner.step(1).probe is not None
+
+
+def test_nothing_competes_with_speakers_means(make, recordings, monkeypatch):
+    pool = [dataclasses.replace(u, speaker=f"s{i % 3}") for i, u in enumerate(recordings[:12])]
+    settings = functools.partial(ProbeConfig, speaker_margin=-math.inf)
+    monkeypatch.setattr(serving, "ProbeConfig", settings)
+    learner = make(COMPETES, pool=pool)
+    run(learner)
+    assert learner._probe().speakers.used
+    assert learner.curve[-1].kept == "probe"
+    assert "speakers' means" in learner.curve[-1].reason
 
 
 def test_the_presets_differ_where_the_paper_says_so():
@@ -589,6 +638,47 @@ def test_a_recording_that_vanishes_after_it_was_asked_for_blocks_nothing(
     asked = run(learner)
     assert first[0] not in {name for ids in asked for name in ids}
     assert len(learner.labelled) == learner.config.schedule(11)[-1]
+
+
+def copies(recordings: list[Utterance], folder: Path) -> list[Utterance]:
+    """The recordings as files that a test may delete."""
+    found = [Utterance(u.id, folder / u.path.name) for u in recordings]
+    for source, copy in zip(recordings, found, strict=True):
+        copy.path.write_bytes(source.path.read_bytes())
+    return found
+
+
+def test_an_unreadable_recording_is_not_judged_by(make, recordings, broken):
+    learner = make(changed(head_start="probe"))
+    run(learner)
+    classifier = learner._classifier()
+    held = [*recordings[12:], broken[0]]
+    targets = np.array([[1.0, 0.0], [0.0, 1.0]] * 2 + [[0.0, 1.0]], np.float32)
+    expected = rounds.validate(classifier, learner.store, (held[:4], targets[:4]), device="cpu")
+    found = rounds.validate(classifier, learner.store, (held, targets), device="cpu")
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert rounds.validate(classifier, learner.store, (held[4:], targets[4:]), device="cpu") == {}
+    alone = evaluate_loss(classifier, learner.store, (held[:4], targets[:4]))
+    assert evaluate_loss(classifier, learner.store, (held, targets)) == pytest.approx(alone)
+    with pytest.raises(AudioError, match=r"text\.wav"):
+        evaluate_loss(classifier, learner.store, (held[4:], targets[4:]))
+
+
+def test_models_are_not_compared_on_a_recording_that_went(make, recordings, tmp_path):
+    (tmp_path / "audio").mkdir()
+    held = copies(recordings[12:], tmp_path / "audio")
+    names = [label_of(u.id) for u in held]
+    learner = make(validation=(held, names), store_folder=tmp_path / "features", keep=9)
+    run(learner)
+    versions = [record.version for record in learner.curve[:2]]
+    classes, (first, second) = learner.held_out(*versions)
+    assert classes.shape == (4,)
+    assert first.shape == second.shape == (4, 2)
+    shutil.rmtree(learner.store.folder)  # else its features would stand for it
+    held[1].path.unlink()
+    classes, (less, _) = learner.held_out(*versions)
+    assert classes.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(less, first[[0, 2, 3]], atol=1e-5)
 
 
 def test_two_recordings_with_one_id_are_an_error(make, recordings):
