@@ -119,7 +119,7 @@ def gained(
     classes: np.ndarray,
     known: np.ndarray | None = None,
 ) -> Interval | None:
-    """What UA on the rest a model has gained over one of fewer labels, in [-1, 1]; None below LEAST.
+    """What UA on the rest a model gained over one of fewer labels, in [-1, 1]; None below LEAST.
 
     rest [M, C], audited [n, C], classes [n], known: as in judge(). before [M], audited_before [n]:
     the classes that the earlier model predicts there. Both are judged by the same labels, so what
