@@ -30,7 +30,6 @@ from after_model import acquisition, backbone, metrics
 from after_model.acquisition import Pool
 from after_model.active_learning import audit, drawing
 from after_model.classifier import probe
-from after_model.classifier.left_out import left_out
 from after_model.classifier.probe import Probe
 from after_model.classifier.standardising import Standardiser
 from simulate import corpora, protocols
@@ -42,15 +41,16 @@ from simulate.efficiency.work import corpus_of, divided
 BUDGET = 0.2
 """Of the pool, audit labels included."""
 TELLERS = (
-    *("accuracy", "ua", "recall", "accuracy, then", "ua, then"),
+    *("accuracy", "ua", "recall", "accuracy, all learnt", "ua, all learnt"),
     *("accuracy, cv", "ua, cv", "accuracy, believed"),
 )
-"""Who tells what: audit labels by the model as it is, or as each was when the label came ("then");
-cross-validation on all labels; the model's own probabilities."""
+"""What is told by whom: by audit labels, of the model that was judged and of one that has learnt
+them as well; by cross-validation on all labels; by the model's own probabilities."""
 STEP = 0.02
 """Labels asked for at a time, of the pool."""
-HOLDS = ("learnt", "wanted", "forever")
-"""Audit labels are learnt with the next step; once the strategy asks for them too; never."""
+HOLDS = ("wanted", "forever", "learnt")
+"""Audit labels are learnt once the strategy asks for them too; never; with the next step, and then
+they have judged the model of their time alone."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Arm:
 
 
 ARMS = (
-    Arm(0.0, "learnt", 1),
-    Arm(0.02, "learnt", 2),
-    Arm(0.05, "learnt", 8),
-    Arm(0.10, "learnt", 2),
+    Arm(0.0, "wanted", 1),
+    Arm(0.02, "wanted", 8),
     Arm(0.05, "wanted", 8),
-    Arm(0.05, "forever", 2),
+    Arm(0.10, "wanted", 8),
+    Arm(0.05, "forever", 3),
+    Arm(0.05, "learnt", 3),
 )
 
 
@@ -150,17 +150,14 @@ class Run:
 
     def outcome(self, share: float, hold: str) -> Found:
         """What is true and what is told of it."""
-        known, believed = self.recordings, self.believed()
+        known, believed, everything = self.recordings, self.believed(), self._labelled
         validated = self._probe(self._learnt).cross_validated
         audits = np.array(list(self._audits), np.int64)
-        rest = np.setdiff1d(np.arange(self._count), self._labelled)
+        rest = np.setdiff1d(np.arange(self._count), everything)
         truth, said = known.labels[rest], believed[rest].argmax(axis=1)
-        true = {
-            "accuracy": metrics.weighted_accuracy(truth, said),
-            "ua": metrics.unweighted_accuracy(truth, said),
-        }
+        true = _measures(truth, said)
         found = Found(
-            share, hold, len(audits), self._tested(self._learnt), self._tested(self._labelled)
+            share, hold, len(audits), self._tested(self._learnt), self._tested(everything)
         )
         names = (("accuracy", "wa"), ("ua", "ua"))
         found.told.update({f"{to}, cv": [Told(true[to], validated[by])] for to, by in names})
@@ -168,19 +165,21 @@ class Run:
         found.told["accuracy, believed"] = [Told(true["accuracy"], mean)]
         if not len(audits):
             return found
-        seen = np.bincount(known.labels[self._labelled], minlength=known.classes) > 0
+        seen = np.bincount(known.labels[everything], minlength=known.classes) > 0
         then = np.array(list(self._audits.values()))
-        now = self._left_out(audits) if hold == "learnt" else believed[audits]
-        for when, probs in (("", now), (", then", then)):
-            judged = audit.judge(believed[rest], probs, known.labels[audits], seen)
-            if judged.ua and judged.accuracy:
-                found.told["accuracy" + when] = [_told(true["accuracy"], judged.accuracy)]
-                found.told["ua" + when] = [_told(true["ua"], judged.ua)]
-            found.told["recall" + when] = [
-                _told(float((said[truth == c] == c).mean()), recall)
-                for c, recall in enumerate(judged.recalls)
-                if recall and (truth == c).any()
-            ]
+        probs = then if hold == "learnt" else believed[audits]
+        judged = audit.judge(believed[rest], probs, known.labels[audits], seen)
+        last = self._probe(everything).probs(known.points[rest]).argmax(axis=1)
+        for name, interval in (("accuracy", judged.accuracy), ("ua", judged.ua)):
+            if interval:
+                found.told[name] = [_told(true[name], interval)]
+                final = _measures(truth, last)[name]
+                found.told[f"{name}, all learnt"] = [_told(final, interval)]
+        found.told["recall"] = [
+            _told(float((said[truth == c] == c).mean()), recall)
+            for c, recall in enumerate(judged.recalls)
+            if recall and (truth == c).any()
+        ]
         return found
 
     def believed(self) -> np.ndarray:
@@ -210,16 +209,6 @@ class Run:
                 *self._known(rows), statistics=self._statistics, config=self._setting.probe
             )
         return self._fitted[rows.tobytes()]
-
-    def _left_out(self, audits: np.ndarray) -> np.ndarray:
-        """Probabilities [n, C] by the model as it would be without each."""
-        rows = np.sort(self._learnt)
-        return left_out(
-            *self._known(rows),
-            np.searchsorted(rows, audits),
-            self._probe(rows),
-            config=self._setting.probe,
-        )
 
     def _known(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points and targets."""
@@ -285,6 +274,14 @@ def _row(who: str, told: Sequence[Told]) -> tuple[str, ...]:
         f"{np.mean([one.covered for one in told]):.1%} of {len(told)}" if bounded else "",
         f"{100 * width.mean():.0f}" if bounded else "",
     )
+
+
+def _measures(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """Of classes [M]."""
+    return {
+        "accuracy": metrics.weighted_accuracy(truth, said),
+        "ua": metrics.unweighted_accuracy(truth, said),
+    }
 
 
 def _told(true: float, interval: audit.Interval) -> Told:

@@ -93,7 +93,7 @@ def judge(
     count, n = rest.shape[1], len(classes)
     known = np.ones(count, bool) if known is None else known
     missing = max(0, LEAST - n)
-    shares = rest.mean(axis=0) if len(rest) else np.zeros(count)
+    shares = rest.mean(axis=0) if len(rest) else np.full(count, 1 / count)
     short = tuple(max(missing, math.ceil(LEAST_OF_CLASS / max(s, 1e-6)) - n) for s in shares)
     if missing or not len(rest):
         nothing: tuple[Interval | None, ...] = (None,) * count
@@ -150,6 +150,11 @@ def gained(
     value = float((recall * known).sum() / max(1, known.sum()) + surplus.mean())
     half = float(student.ppf(0.975, n - 1) * np.sqrt(spread / n))
     return Interval(value, value - half, value + half)
+
+
+def promised(gain: Interval, labels: int, before: int, more: int) -> float:
+    """UA that `more` labels promise if it grows with the logarithm of their number; see above."""
+    return gain.value * math.log(1 + more / labels) / math.log(labels / before)
 
 
 def next_point(labels: int, before: int, gain: Interval) -> Needed:

@@ -29,20 +29,21 @@ def due(labels: int, share: float) -> int:
 
 def mixed(
     wanted: Sequence[str], audits: Iterable[str], *, labels: int, held: int, share: float
-) -> list[str]:
-    """As many as are wanted, in their order, with an audit in place of one wherever one is due.
+) -> tuple[list[str], list[str]]:
+    """(as many as are wanted, with an audit wherever one is due; which are audits).
 
-    labels: given so far, audits included; held: how many of them are audits.
+    audits: in their order; one that is wanted more comes where it is wanted and is none. labels:
+    given so far, audits included; held: how many of them are audits.
     """
-    waiting, drawn, result, rest = iter(audits), 0, list[str](), iter(wanted)
-    while len(result) < len(wanted):
-        asked = None
-        if due(labels + len(result) + 1, share) > held + drawn:
-            asked = next(waiting, None)
-            drawn += asked is not None
-        if asked is None:
-            asked = next(rest, None)
-        if asked is None:
+    waiting, asked, drawn = iter(audits), dict[str, None](), list[str]()
+    for name in wanted:
+        while len(asked) < len(wanted) and due(labels + len(asked) + 1, share) > held + len(drawn):
+            audit = next((i for i in waiting if i not in asked), None)
+            if audit is None:
+                break
+            asked[audit] = None
+            drawn.append(audit)
+        if len(asked) == len(wanted):
             break
-        result.append(asked)
-    return result
+        asked[name] = None
+    return list(asked), drawn

@@ -167,11 +167,11 @@ def fit(
     targets = np.asarray(targets, np.float64)
     _check(points, targets, statistics, config)
     with threadpool_limits(1):  # the order of sums is the seed's business alone
-        plain = _fit(inputs(points, statistics, config), targets, speakers, config)
+        plain = _fit(_inputs(points, statistics, config), targets, speakers, config)
         chosen, report, offsets = plain, SpeakerReport(), None
         if means is not None and speakers is not None and plain.validation.metrics:
             offsets = means.offsets()[means.rows(speakers)]
-            centred = inputs(_double(points) - offsets, statistics, config)
+            centred = _inputs(_double(points) - offsets, statistics, config)
             less = _fit(centred, targets, speakers, config)
             report = _compare(plain.validation, less.validation, speakers, config)
             chosen = less if report.used else plain
@@ -219,7 +219,7 @@ def _fit(
     count = config.folds if labels < MANY_LABELS else -(-config.folds // 2)
     splits = [held_out_folds(targets, way, max(count, 2), config.seed) for way in ways]
     splits = [split for split in splits if split.max() > 0] if _enough(targets) else []
-    held = held_out_logits(rows, targets, solution, splits, config.smoothing) if splits else []
+    held = _held_out(rows, targets, solution, splits, config.smoothing) if splits else []
     temperature = _temperature(held, targets, config)
     weight = solution.weight(rows) / temperature
     bias = np.where(present, solution.bias[0], 0.0) / temperature
@@ -235,7 +235,7 @@ def _fit(
     return _Fitted(weight, bias, temperature, validation)
 
 
-def held_out_logits(
+def _held_out(
     rows: regression.Rows,
     targets: np.ndarray,
     start: regression.Solution,
@@ -313,7 +313,7 @@ def _compare(
     )
 
 
-def inputs(points: np.ndarray, statistics: Standardiser, config: ProbeConfig) -> np.ndarray:
+def _inputs(points: np.ndarray, statistics: Standardiser, config: ProbeConfig) -> np.ndarray:
     """What the regression sees, float64 [n, R / S]: the mean of the S standardised states."""
     scaled = (_double(points) - statistics.mean) / statistics.deviation
     return scaled.reshape(len(points), config.states, scaled.shape[1] // config.states).mean(axis=1)
