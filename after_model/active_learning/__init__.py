@@ -1,5 +1,6 @@
 """Algorithm 1: the learner, what it is told to do, and when more labels stop paying."""
 
+from after_model.active_learning.audit import Interval, Needed
 from after_model.active_learning.config import (
     FINE_TUNING,
     HEAD_STARTS,
@@ -10,6 +11,7 @@ from after_model.active_learning.config import (
     RoundRecord,
 )
 from after_model.active_learning.learner import ActiveLearner, Step
+from after_model.active_learning.quality import Quality
 
 __all__ = [
     "FINE_TUNING",
@@ -18,7 +20,10 @@ __all__ = [
     "SPEAKERS",
     "WARM_STARTS",
     "ActiveLearner",
+    "Interval",
     "LearnerConfig",
+    "Needed",
+    "Quality",
     "RoundRecord",
     "Step",
 ]

@@ -41,7 +41,10 @@ class LearnerConfig:
     N_s = floor(budget_share * N), the last with no more than N_s. shares: labelled shares after
     each round, instead of budget and rounds. step_size: labels asked for at a time; within a round
     what is asked next follows all labels so far. "classes" is one per class, "round" a whole
-    round at once, as in the paper.
+    round at once, as in the paper. audit_share: of the labels asked for, drawn at random from what
+    is not labelled (until there are ten, every eighth) and counted like all others; models are
+    judged by them, and learn them when the strategy wants them too or, where nothing is fine-tuned,
+    once the budget is spent. 0: none.
     warm_start: what fine-tuning begins from: "tapt", the adapted backbone (the authors' code), or
     "previous", the last round's model (Algorithm 1, line 10). head: what a classifier.HEADS pools
     over time; the paper's is "linear", the mean alone. head_start: a new head begins as the probe
@@ -62,6 +65,7 @@ class LearnerConfig:
     rounds: int = 5
     shares: tuple[float, ...] = ()
     step_size: int | str = "classes"
+    audit_share: float = 0.05
     warm_start: str = "tapt"
     head: str = DEFAULT_HEAD
     head_start: str = "probe"
@@ -77,6 +81,8 @@ class LearnerConfig:
         _check("speakers", self.speakers, SPEAKERS)
         _check("warm_start", self.warm_start, WARM_STARTS)
         _check("head_start", self.head_start, HEAD_STARTS)
+        if not 0 <= self.audit_share <= 0.5:
+            raise ValueError(f"audit_share {self.audit_share!r}: use a share from 0 to 0.5")
         whole = isinstance(self.step_size, int) and self.step_size > 0
         if not whole and self.step_size not in ("classes", "round"):
             raise ValueError(
@@ -130,6 +136,7 @@ _PAPER: dict[str, Any] = {
     "start_per_class": 0,
     "strategy": "entropy",
     "step_size": "round",
+    "audit_share": 0.0,
     "warm_start": "previous",
     "head": "linear",
     "head_start": "random",

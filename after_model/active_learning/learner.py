@@ -22,7 +22,9 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,16 @@ import numpy as np
 
 from after_model import acquisition, initialization
 from after_model.acquisition import Pool
-from after_model.active_learning import rounds, stopping
+from after_model.active_learning import drawing, rounds, stopping
 from after_model.active_learning import state as states
+from after_model.active_learning.audit import LEAST
 from after_model.active_learning.challengers import challenger_of
 from after_model.active_learning.competition import FINE_TUNED, PROBE, Outcome, compete
 from after_model.active_learning.config import LearnerConfig, RoundRecord
 from after_model.active_learning.encoder import Encoder
 from after_model.active_learning.hashing import number
 from after_model.active_learning.held_out import held_out
+from after_model.active_learning.quality import REST, Believe, Quality, measure, too_few
 from after_model.active_learning.serving import ServingProbe
 from after_model.active_learning.stopping import StoppingAdvice
 from after_model.audio import DEFAULT_LIMITS, AudioError, AudioLimits, Utterance
@@ -55,13 +59,15 @@ from after_model.progress import Progress, silent
 class Step:
     """What a step found: `wanted` ids, most wanted first, and the probe that they follow.
 
-    probe: None before the start is labelled, and where a fine-tuned model decides.
+    probe: None before the start is labelled, and where a fine-tuned model decides. audits: those of
+    the wanted that were drawn at random.
     """
 
     wanted: list[str]
     labelled: int
     probe: Probe | None
     seconds: float
+    audits: frozenset[str] = frozenset()
 
 
 class ActiveLearner:
@@ -134,6 +140,8 @@ class ActiveLearner:
         self._validation_set: TrainingSet | None = None
         self._prepared = False
         self._labelled: dict[str, list[float]] | None = None
+        self._audit_order: list[str] | None = None
+        self._quality: tuple[object, Quality] | None = None
         self._serving: ServingProbe | None = None
         self._loaded: tuple[str, EmotionClassifier] | None = None
 
@@ -179,7 +187,9 @@ class ActiveLearner:
         self._state.select_seconds += seconds
         self._save_state()
         probe = self._probe() if self._probe_decides and not self.starting else None
-        return Step(list(self._state.pending), len(self.labelled), probe, seconds)
+        wanted = list(self._state.pending)
+        audits = frozenset(self._state.audits).intersection(wanted)
+        return Step(wanted, len(self.labelled), probe, seconds, audits)
 
     def tell(self, answers: Mapping[str, Label]) -> None:
         """Record labels by id: a name, a mapping name -> weight, or votes. Later ones overwrite.
@@ -207,7 +217,7 @@ class ActiveLearner:
         make_current: whether `models` serves it from now on; whoever compares it first says no.
         """
         self._prepare()
-        if not self.labelled:
+        if not self.learnt:
             raise ValueError("nothing is labelled: training needs at least one utterance")
         started = time.perf_counter()
         line = self._line()
@@ -229,7 +239,7 @@ class ActiveLearner:
             reason=outcome.reason,
             line=line,
         )
-        learnt = json.dumps([self.labelled, _plain(self.config)], sort_keys=True)
+        learnt = json.dumps([self.learnt, _plain(self.config)], sort_keys=True)
         record, fresh = rounds.publish(
             self.models, record, outcome.classifier, self.labels, learnt, make_current=make_current
         )
@@ -251,7 +261,7 @@ class ActiveLearner:
         is the last round's. Recordings that can't be read are in `skipped` of what is returned.
         """
         if self._by_probe and (version is None or self._is_current(version)):
-            if not self.labelled:
+            if not self.learnt:
                 raise ValueError("no model yet: tell() some labels first")
             self._prepare()
             return self.serving.scores(utterances, self._probe())
@@ -297,10 +307,24 @@ class ActiveLearner:
         """Cross-validated UA, WA, macro F1 and ECE of the probe on all labels so far.
 
         A curve from the first rounds on, where too few labels are held out to validate on; empty
-        for fewer than two labels of two classes.
+        for fewer than two labels of two classes. Far too low where labels were asked for in doubt:
+        quality() says how good the model is.
         """
         self._prepare()
-        return dict(self._probe().cross_validated) if self.labelled else {}
+        return dict(self._probe().cross_validated) if self.learnt else {}
+
+    def quality(self) -> Quality:
+        """How good the serving model is on what is not labelled, by the audit labels.
+
+        Once they are learnt, at the budget's end, of the same model without them.
+        """
+        self._prepare()
+        held = self._held()
+        taught = {key: target for key, target in self.labelled.items() if key not in held}
+        mark = (taught, held, self._state.curve[-1]["version"] if self._state.curve else "")
+        if self._quality is None or self._quality[0] != mark:
+            self._quality = mark, self._measured(taught, list(held))
+        return self._quality[1]
 
     def advice(self) -> StoppingAdvice:
         """Whether more labels are worth it, and why (see stopping.py)."""
@@ -314,6 +338,7 @@ class ActiveLearner:
             [r.agreement for r in curve if r.agreement is not None],
             next_labels=self._next_total() - labelled,
             remaining_budget=schedule[-1] - labelled,
+            quality=self.quality(),
         )
 
     # --- what is known ---------------------------------------------------------------------------
@@ -325,6 +350,14 @@ class ActiveLearner:
             ids = self._readable_ids
             self._labelled = {k: t for k, t in self._state.labels.items() if k in ids}
         return self._labelled
+
+    @property
+    def learnt(self) -> dict[str, list[float]]:
+        """The labels that models learn from: all but those that are held to judge them."""
+        held = self._held()
+        if not held or self._is_spent:
+            return self.labelled
+        return {key: target for key, target in self.labelled.items() if key not in held}
 
     @property
     def given(self) -> list[Utterance]:
@@ -388,6 +421,16 @@ class ActiveLearner:
         curve = self._state.curve
         return bool(curve) and curve[-1]["version"] == version and not self.stale
 
+    def _held(self) -> dict[str, None]:
+        """Ids of the labels that judge, in the order drawn; a set that keeps it."""
+        return {name: None for name in self._state.audits if name in self.labelled}
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether nothing more is planned: then a probe learns what judged it until here."""
+        schedule = self.config.schedule(len(self._pool), len(self.labels))
+        return self.config.fine_tuning == "never" and len(self.labelled) >= schedule[-1]
+
     def _prepare(self) -> None:
         """Compute the features of pool and validation set; leave unreadable recordings out."""
         if self._prepared:
@@ -395,7 +438,7 @@ class ActiveLearner:
         self.skipped = []
         self._pool = [u for u in self._readable(self._given) if self._wanted(u)]
         self._readable_ids = {u.id for u in self._pool}
-        self._labelled = None
+        self._labelled = self._audit_order = self._quality = None
         if self._validation is not None:
             label_of = dict(
                 zip((u.id for u in self._validation[0]), self._validation[1], strict=True)
@@ -442,18 +485,65 @@ class ActiveLearner:
 
     def _select(self, wanted: int) -> list[str]:
         rng = np.random.default_rng(self._seed(len(self.labelled), "select"))
-        candidates = [u for u in self._pool if u.id not in self._state.labels]
         if self.starting:
+            candidates = [u for u in self._pool if u.id not in self._state.labels]
             # the paper clusters CNN features; otherwise what the probe is going to read
             clustered = self.config.fine_tuning == "always"
             points: Any = (
                 self.store.pooled(candidates) if clustered else self.serving.points(candidates)
             )
             wanted = max(wanted, initialization.least(points, rng))
-            chosen = self.start.select(points, wanted, rng)
-        else:
+            return [candidates[i].id for i in self.start.select(points, wanted, rng)]
+        while True:
+            held = self._held()
+            candidates = [u for u in self._pool if u.id in held or u.id not in self._state.labels]
             chosen = self.strategy.select(self._describe(candidates, rng), wanted, rng)
-        return [candidates[i].id for i in chosen]
+            ids = [candidates[i].id for i in chosen]
+            # what the strategy would ask for next anyway is learnt: those left are as the rest is
+            next_ones = set(ids[: int(min(self.config.step(len(self.labels)), len(ids)))])
+            released = next_ones & held.keys()
+            self._state.audits = [name for name in held if name not in released]
+            asked = [name for name in ids if name not in held]
+            if asked or not released:
+                break
+        asked, drawn = drawing.mixed(
+            asked,
+            self._unaudited(),
+            labels=len(self.labelled),
+            held=len(self._state.audits),
+            share=self.config.audit_share,
+        )
+        self._state.audits += drawn
+        return asked
+
+    def _unaudited(self) -> Iterator[str]:
+        """Unlabelled ids in the order in which they are audited."""
+        if self._audit_order is None:
+            self._audit_order = drawing.order(self._readable_ids, self.config.seed)
+        return (name for name in self._audit_order if name not in self._state.labels)
+
+    def _measured(self, taught: dict[str, list[float]], audits: list[str]) -> Quality:
+        """Quality of a model of the labels `taught`, by the audits."""
+        unlabelled = len(self._pool) - len(self.labelled)
+        before = len(taught) // 2
+        if len(audits) < LEAST or not before:
+            return too_few(self.labels.names, len(audits), unlabelled, len(taught))
+        believe: Believe = self._predicted
+        earlier = None
+        if self._by_probe:
+            same = self.learnt == taught
+            probe = self.serving.probe(taught) if same else self.serving.fit(taught)
+            believe = partial(self.serving.believed, probe=probe)
+            first = self.serving.fit(dict(islice(taught.items(), before)))
+            earlier = partial(self.serving.believed, probe=first)
+        rest = list(islice(self._unaudited(), REST))
+        names = self.labels.names
+        return measure(names, self.labelled, audits, rest, unlabelled, believe, earlier, before)
+
+    def _predicted(self, ids: Sequence[str]) -> np.ndarray:
+        """Probabilities [n, C] of the pool's recordings with these ids."""
+        by_id = {u.id: u for u in self._pool}
+        return self.predict([by_id[name] for name in ids]).probs
 
     def _describe(self, candidates: Sequence[Utterance], rng: np.random.Generator) -> Pool:
         """What the strategy reads of the candidates, and no more."""
@@ -467,7 +557,7 @@ class ActiveLearner:
             features["surprisal"] = self.encoder.surprisal(candidates)
         if self._probe_decides:
             return self.serving.describe(
-                candidates, self._probe(), self.labelled, self.strategy,
+                candidates, self._probe(), self.learnt, self.strategy,
                 samples=samples, seed=seed, **features,
             )  # fmt: skip
         if read & {"probs", "embeddings", "mc_probs"}:
@@ -481,7 +571,7 @@ class ActiveLearner:
         return Pool(size=len(candidates), **features)
 
     def _probe(self) -> Probe:
-        return self.serving.probe(self.labelled)
+        return self.serving.probe(self.learnt)
 
     def _targets_of(self, answers: Mapping[str, Label]) -> dict[str, list[float]]:
         """Target [C] by id; raises ValueError on an id outside the pool or an unknown label."""
@@ -509,7 +599,7 @@ class ActiveLearner:
         if probe.speakers.used:  # a published model does not know whose mean to take off
             reason = "Nothing competes with a probe that takes speakers' means off."
             return dataclasses.replace(found, reason=reason)
-        utterances, targets = self._targets([u for u in self._pool if u.id in self._state.labels])
+        utterances, targets = self._targets([u for u in self._pool if u.id in self.learnt])
         challenger = challenger_of(
             self.serving,
             (utterances, targets),
@@ -542,7 +632,7 @@ class ActiveLearner:
 
     def _training_sets(self) -> tuple[TrainingSet, TrainingSet | None]:
         """(utterances, targets) to train on and to stop on."""
-        given = [u for u in self._pool if u.id in self._state.labels]
+        given = [u for u in self._pool if u.id in self.learnt]
         if self._validation is not None:
             return self._targets(given), self._validation_set
         if self.config.fine_tuning == "always":

@@ -135,6 +135,13 @@ class ServingProbe:
         nothing = np.zeros((len(utterances), 0), np.float32)
         return Scores(probs, nothing, unreadable=dict(found.unreadable))
 
+    def believed(self, ids: Sequence[str], probe: Probe) -> np.ndarray:
+        """Probabilities float64 [n, C] of the pool's recordings with these ids."""
+        rows = self._rows(ids)
+        if self._said is not None and self._said[0] is probe:
+            return self._said[1][rows]
+        return probe.probs(self.embeddings.take(rows), [self._speakers[i] for i in rows])
+
     def points(self, utterances: Sequence[Utterance], probe: Probe | None = None) -> Points:
         """What clusters of the pool's recordings are found in: what the probe's regression sees."""
         width = self._embedder.width // self.settings.states

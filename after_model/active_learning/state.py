@@ -16,7 +16,7 @@ from typing import Any
 
 from after_model.active_learning.hashing import fraction
 
-VERSION = 2
+VERSION = 3
 FILE = "state.json"
 
 
@@ -31,7 +31,8 @@ class LearnerState:
     pool: a hash of the pool's ids, or "open". names: of the classes. labels: target [C] by id, in
     the order they were told. pending: ids asked for and not all told. trained: ids that a
     fine-tuned model has learnt from; held_out: ids that none may. stop_set: predicted class by id
-    of the last round's model. settings: the configuration of the last round, as JSON.
+    of the last round's model. audits: ids that were asked for as audits and judge models: labelled
+    ones, and those that are asked for now. settings: the configuration of the last round, as JSON.
     """
 
     pool: str
@@ -45,6 +46,7 @@ class LearnerState:
     trained: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     stop_set: dict[str, int] | None = None
+    audits: list[str] = field(default_factory=list)
     settings: dict[str, Any] | None = None
     line: int = 0
 
@@ -73,7 +75,7 @@ def load(folder: Path, pool: str, names: list[str]) -> LearnerState:
                 f"{path}: written by a newer release (state version {version}, this one reads up "
                 f"to {VERSION}): install that release again, or name another folder"
             )
-        content = _migrated(content) if version < VERSION else content
+        content = _migrated(content, version) if version < VERSION else content
         known = {f.name for f in dataclasses.fields(LearnerState)}
         state = LearnerState(**{k: v for k, v in content.items() if k in known})
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
@@ -89,8 +91,13 @@ def load(folder: Path, pool: str, names: list[str]) -> LearnerState:
     return state
 
 
-def _migrated(content: dict[str, Any]) -> dict[str, Any]:
-    """A state of version 1: held-out labels followed from the ids, everything else was trained."""
+def _migrated(content: dict[str, Any], version: int) -> dict[str, Any]:
+    """A state of an older version as this one would have written it.
+
+    1: held-out labels followed from the ids, everything else was trained. 2: had no audits.
+    """
+    if version == 2:
+        return {**content, "version": VERSION}
     identity = content["identity"]
     config = identity["config"]
     held = [i for i in content["labels"] if fraction(i) < config.get("validation_share", 0.0)]

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from after_model.active_learning.audit import Interval
 from after_model.active_learning.hashing import number
+from after_model.active_learning.quality import Quality
 
 STABLE = 0.95  # Cohen's kappa of successive models, mean of the last two pairs
 STOP_SET = 200  # recordings on which successive models are compared
@@ -72,13 +74,16 @@ def advise(
     *,
     next_labels: int,
     remaining_budget: int,
+    quality: Quality | None = None,
 ) -> StoppingAdvice:
     """Advice after the rounds so far.
 
     labelled, ua: per round; ua is the validation UA, None where there was no validation set, as in
     first rounds: the others make the curve.
     agreement: kappa of each round's model with the one before (one shorter).
-    next_labels: what the next round would ask for. remaining_budget: labels still planned.
+    next_labels: what the next round would ask for. remaining_budget: labels still planned. quality:
+    by audit labels; where it knows the gain the curve is not asked, since that is of the labels
+    that were doubted.
     """
     measured = [(n, value) for n, value in zip(labelled, ua, strict=True) if value is not None]
     stable = float(np.mean(agreement[-2:])) if len(agreement) >= 2 else None
@@ -87,6 +92,8 @@ def advise(
         counts, values = zip(*measured, strict=True)
         more = labelled[-1] + max(1, next_labels) - counts[-1]
         gain = expected_gain(counts, values, more)
+    by_audit = quality.promised(max(1, next_labels)) if quality is not None else None
+    gain = gain if by_audit is None else by_audit
     if remaining_budget <= 0:
         return StoppingAdvice(True, "The planned labels are all given.", stable, gain)
     if stable is None:
@@ -95,6 +102,13 @@ def advise(
     said = f"successive models agree with kappa {stable:.2f}"
     if gain is not None:
         said += f" and {next_labels} more labels promise {100 * gain:+.1f} points of UA"
+    if quality is not None and quality.ua is not None:
+        said += f"; by {quality.audits} audit labels UA on the rest is {_percent(quality.ua)}"
     if stable >= STABLE and (gain is None or gain < WORTHWHILE):
         return StoppingAdvice(True, f"More labels would change little: {said}.", stable, gain)
     return StoppingAdvice(False, f"More labels are worth it: {said}.", stable, gain)
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (f"{100 * x:.0f}" for x in (interval.value, interval.low, interval.high))
+    return f"{value} % ({low} to {high})"

@@ -8,8 +8,8 @@ have in common: a prior on its logarithm that counts as so many labels.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
 
 LOWEST, HIGHEST = 0.1, 10.0
 
@@ -32,6 +32,24 @@ def fit_temperature(
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
+
+
+def class_offsets(logits: np.ndarray, targets: np.ndarray, *, strength: float) -> np.ndarray:
+    """Offsets [C] that make softmax(logits + offsets) likeliest: maximum a posteriori.
+
+    What a shift of the classes' shares is corrected by (Alexandari, Kundaje and Shrikumar 2020,
+    "Maximum likelihood with bias-corrected calibration"), here drawn to 0: each is normal around it
+    with precision `strength`. logits and targets [n, C]; without a row they are 0.
+    """
+
+    def loss(offsets: np.ndarray) -> tuple[float, np.ndarray]:
+        shifted = logits + offsets
+        value = (logsumexp(shifted, axis=1) - (targets * shifted).sum(axis=1)).sum()
+        slope = (softmax(shifted, axis=1) - targets).sum(axis=0)
+        return value + strength / 2 * (offsets**2).sum(), slope + strength * offsets
+
+    start = np.zeros(logits.shape[1])
+    return minimize(loss, start, jac=True, method="L-BFGS-B").x
 
 
 def absent_logit(logits: np.ndarray, labels: float, smoothing: float) -> float:
