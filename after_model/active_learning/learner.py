@@ -451,7 +451,7 @@ class ActiveLearner:
             features["surprisal"] = self.encoder.surprisal(candidates)
         if self._by_probe:
             return self.serving.describe(
-                candidates, self._probe(), self.labelled, self.strategy,
+                candidates, self.labelled, self.strategy,
                 samples=samples, seed=seed, **features,
             )  # fmt: skip
         if read & {"probs", "embeddings", "mc_probs"}:
