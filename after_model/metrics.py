@@ -8,6 +8,7 @@ the utterances.
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
@@ -45,14 +46,42 @@ def expected_calibration_error(y_true: np.ndarray, probs: np.ndarray, bins: int 
     y_true [N], probs [N, C]. Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3;
     a bin holds the confidences in (low, high].
     """
+    return calibration_error(calibration_bins(y_true, probs, bins))
+
+
+def calibration_bins(y_true: np.ndarray, probs: np.ndarray, bins: int = 15) -> np.ndarray:
+    """float64 [bins, 3]: utterances, right ones, and confidences summed, of each bin.
+
+    What the expected calibration error is made of. Those of several test parts add up: the error
+    of the sum is that of all their predictions together.
+    """
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")
     y_true, probs = _checked_probs(y_true, probs)
     confidence = probs.max(axis=1)
     correct = probs.argmax(axis=1) == y_true
     member = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(member, correct - confidence, minlength=bins)  # accuracy - confidence, summed
-    return float(np.abs(gap).sum() / len(y_true))
+    columns = (None, correct, confidence)
+    return np.stack([np.bincount(member, column, bins) for column in columns], axis=1)
+
+
+def calibration_error(bins: np.ndarray) -> float:
+    """The expected calibration error of calibration_bins [B, 3]."""
+    count, right, confidence = bins.T
+    return float(np.abs(right - confidence).sum() / count.sum())
+
+
+def chance_calibration_error(bins: np.ndarray) -> float:
+    """What calibration_bins [B, 3] would show on average were every confidence exactly right.
+
+    A bin of n recordings misses by chance even then: the mean absolute deviation of a binomial
+    (de Moivre), of n and the bin's mean confidence. The fewer recordings, the larger.
+    """
+    count, _, confidence = bins[bins[:, 0] > 0].T
+    share = np.clip(confidence / count, 0.0, 1.0)
+    above = np.floor(count * share) + 1
+    missed = 2 * above * (1 - share) * binom.pmf(above, count, share)
+    return float(missed.sum() / count.sum())
 
 
 def evaluate(y_true: np.ndarray, probs: np.ndarray) -> dict[str, float]:

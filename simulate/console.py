@@ -29,7 +29,7 @@ class Clock:
         self._took: dict[str, list[float]] = defaultdict(list)
         self._since: dict[str, float] = {}
 
-    def hear(self, event: Event, now: float) -> None:
+    def hear(self, event: Event[Job], now: float) -> None:
         job = event.job
         if event.kind == "started":
             self._since[job.id] = now
@@ -85,7 +85,7 @@ class Screen:
             finally:
                 self._bars = None
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event[Job]) -> None:
         """Takes note of one event of the workers."""
         self.clock.hear(event, time.monotonic())
         title = event.job.title
@@ -115,7 +115,7 @@ class Screen:
             return "estimating the time"
         return f"about {in_words(seconds)} left" if seconds > 0 else ""
 
-    def _draw(self, event: Event, bars: Progress) -> None:
+    def _draw(self, event: Event[Job], bars: Progress) -> None:
         id_ = event.job.id
         if event.kind == "started":
             self._tasks[id_] = bars.add_task(event.job.title, total=None, note="starting")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,8 +84,9 @@ class Oracle:
         """The validation utterances and their labels, for early stopping; not part of `asked`."""
         return self._validation, tuple(self._labels[u.id] for u in self._validation)
 
-    def evaluate(self, ids: Sequence[str], probs: np.ndarray) -> dict[str, float]:
-        """Metrics of predictions for test utterances; the labels themselves stay here.
+    def evaluate(self, ids: Sequence[str], probs: np.ndarray) -> dict[str, Any]:
+        """Metrics of predictions for test utterances, and their metrics.calibration_bins as
+        "calibration"; the labels themselves stay here.
 
         `probs` is [N, C] in the order of `ids` and of `classes`. Utterances that couldn't be read
         may be left out: `evaluations` keeps how many were scored. Raises `OracleError` for an id
@@ -107,7 +109,8 @@ class Oracle:
             )
         y_true = np.array([self.classes.index(self._labels[id_]) for id_ in ids])
         self.evaluations.append(Evaluation(scored=len(ids), of=len(self.test)))
-        return metrics.evaluate(y_true, probs)
+        bins = metrics.calibration_bins(y_true, probs)
+        return {**metrics.evaluate(y_true, probs), "calibration": bins.tolist()}
 
     def _part(self, id_: str) -> str:
         if id_ not in self._labels:

@@ -15,8 +15,9 @@ import jinja2
 from simulate import plots, tables
 from simulate.plan import plain
 from simulate.published import SETTING
-from simulate.summary import Summary, findings
+from simulate.summary import ECE, Summary, findings
 
+SHOWN = ("ua", "wa", *ECE, "minutes")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -76,7 +77,9 @@ def render(summary: Summary, setting: Setting, pictures: list[tuple[str, Path]])
         failures=[{"title": row["title"], **row["error"]} for row in summary.failures],
         pictures=[{"caption": caption, "uri": _data_uri(path)} for caption, path in pictures],
         repetitions=_repetitions(summary),
-        curves=[_curve(tables.curve_table(summary, metric)) for metric in ("ua", "wa", "minutes")],
+        curves=[
+            _curve(tables.curve_table(summary, metric)) for metric in ("ua", "wa", *ECE, "minutes")
+        ],
         comparisons=_comparisons(summary),
         smallest_wilcoxon=_smallest_wilcoxon(summary),
         published=_published(summary),

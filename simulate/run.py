@@ -151,7 +151,7 @@ def _execute(prepared: _Prepared, work: Work) -> bool:
     )
     screen = Screen(prepared.todo, workers)
 
-    def listen(event: Event) -> None:
+    def listen(event: Event[Job]) -> None:
         job = event.job
         if event.kind == "finished" and job.kind == "run":
             prepared.results.append(event.content)
@@ -160,7 +160,7 @@ def _execute(prepared: _Prepared, work: Work) -> bool:
             prepared.results.append({**identity, "config": job.run, "error": event.content})
         screen.hear(event)
 
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with screen.shown():
             execute(prepared.todo, work, place, listen, workers=workers, threads=threads)
@@ -171,7 +171,8 @@ def _execute(prepared: _Prepared, work: Work) -> bool:
     return True
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
+    """A signal handler: being told to end is being interrupted."""
     raise KeyboardInterrupt
 
 

@@ -10,14 +10,29 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from after_model import metrics
 from simulate.estimates import Comparison, Estimate, Repetition, area, compare, corrected, estimate
 from simulate.experiments import Design, Experiment
 from simulate.plan import RunConfig
 from simulate.results import Row, finished
 
-METRICS = {"ua": "UA", "wa": "WA", "macro_f1": "macro F1", "ece": "ECE", "minutes": "minutes"}
+METRICS = {
+    "ua": "UA",
+    "wa": "WA",
+    "macro_f1": "macro F1",
+    "ece_pooled": "ECE of all test parts together",
+    "ece_pooled_chance": "ECE of all test parts together, were every confidence exactly right",
+    "ece": "ECE, mean of the test parts",
+    "ece_chance": "ECE, mean of the test parts, were every confidence exactly right",
+    "minutes": "minutes",
+}
+ECE = tuple(metric for metric in METRICS if metric.startswith("ece"))
+"""Small test parts show an error even where there is none: pooled, folds show less of it."""
 COMPARED = ("ua", "wa")
 FEW = 4  # comparisons that are told one by one
+POOLED = -1  # in the place of a fold: all of them
 HEADLINE_SHARE = 0.20  # the share at which the paper states its results
 
 
@@ -93,6 +108,7 @@ def summarise(
 ) -> Summary:
     """Estimates and comparisons from the rows that belong to `runs`; other rows don't count."""
     values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    bins: dict[tuple[str, float, int], list[np.ndarray]] = defaultdict(list)
     done, failures = [], []
     for run in runs:
         row = rows.get(run.run_id)
@@ -108,6 +124,16 @@ def summarise(
                 if record.get(metric) is not None:
                     value = float(record[metric])
                     values[run.arm.name][share][metric][run.fold, run.seed] = value
+            if record.get("calibration") is not None:  # rows of an older release have none
+                found = np.array(record["calibration"])
+                bins[run.arm.name, share, run.seed].append(found)
+                chance = metrics.chance_calibration_error(found)
+                values[run.arm.name][share]["ece_chance"][run.fold, run.seed] = chance
+    for (arm, share, seed), parts in bins.items():
+        pooled = np.sum(parts, axis=0)
+        of_share = values[arm][share]
+        of_share["ece_pooled"][POOLED, seed] = metrics.calibration_error(pooled)
+        of_share["ece_pooled_chance"][POOLED, seed] = metrics.chance_calibration_error(pooled)
     points = [
         _point(arm.name, share, values[arm.name][share])
         for arm in design.arms
@@ -124,8 +150,8 @@ def summarise(
     )
 
 
-def _point(arm: str, share: float, metrics: dict[str, dict[Repetition, float]]) -> Point:
-    found = {name: estimate(list(by_run.values())) for name, by_run in metrics.items()}
+def _point(arm: str, share: float, values: dict[str, dict[Repetition, float]]) -> Point:
+    found = {name: estimate(list(by_run.values())) for name, by_run in values.items()}
     return Point(arm, share, found.pop("labelled").mean, found)
 
 

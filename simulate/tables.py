@@ -12,7 +12,7 @@ from pathlib import Path
 from simulate.estimates import Comparison
 from simulate.plan import plain
 from simulate.published import SETTING, PublishedTable
-from simulate.summary import METRICS, Summary, findings, p_value, percent, spread, verdict
+from simulate.summary import ECE, METRICS, Summary, findings, p_value, percent, spread, verdict
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class PublishedRows:
 def curve_table(summary: Summary, metric: str) -> CurveTable:
     """Mean and deviation of a metric by arm and share; the best of each column is marked."""
     digits = 1 if metric == "minutes" else 3
-    better = min if metric in ("ece", "minutes") else max
+    ranked = not metric.endswith("_chance")
+    better = min if metric in (*ECE, "minutes") else max
     best = {
         share: better(
             round(p.metrics[metric].mean, digits)
@@ -69,7 +70,7 @@ def curve_table(summary: Summary, metric: str) -> CurveTable:
                 continue
             value = point.metrics[metric]
             sd = "" if value.sd is None else f"{value.sd:.{digits}f}"
-            is_best = round(value.mean, digits) == best[share]
+            is_best = ranked and round(value.mean, digits) == best[share]
             cells.append(Cell(f"{value.mean:.{digits}f}", sd, is_best))
         if any(cell.mean for cell in cells):
             rows.append((arm.name, tuple(cells)))

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
-
-from simulate.plan import Job
+from typing import Any, Generic, Protocol, TypeVar
 
 STAGE_EVERY_S = 0.2
 STOP_AFTER_S = 5.0
@@ -30,8 +29,24 @@ Work = Callable[..., dict[str, Any]]
 """work(job, place, listener) -> outcome; must be importable by name in another process."""
 
 
+class Job(Protocol):
+    """A piece of work for one process, to be done after those in `needs`; it is pickled."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
 @dataclass(frozen=True)
-class Event:
+class Event(Generic[J]):
     """What a job says. kind: "started", "stage", "point", "finished" or "failed".
 
     content: (stage, done, total) for "stage", the measurements for "point", the outcome for
@@ -39,7 +54,7 @@ class Event:
     """
 
     kind: str
-    job: Job
+    job: J
     content: Any = None
 
 
@@ -52,17 +67,17 @@ class Listener:
 
 
 @dataclass
-class _Worker:
+class _Worker(Generic[J]):
     process: BaseProcess
     pipe: Connection
-    job: Job | None = None
+    job: J | None = None
 
 
 def execute(
-    jobs: Iterable[Job],
+    jobs: Iterable[J],
     work: Work,
     place: Any,
-    listen: Callable[[Event], None],
+    listen: Callable[[Event[J]], None],
     *,
     workers: int = 1,
     threads: int = 1,
@@ -70,13 +85,13 @@ def execute(
     """Does all jobs, as many at once as there are workers, in order where their needs allow it.
 
     `listen` is called in this process. Whatever ends this function, an interrupt included, ends
-    the workers as well.
+    the workers as well; a kill of this process does.
     """
     waiting, done = list(jobs), set[str]()
     unmet = {need for job in waiting for need in job.needs} - {job.id for job in waiting}
     if unmet:
         raise ValueError(f"jobs need what is no job: {', '.join(sorted(unmet))}")
-    staff: list[_Worker] = []
+    staff: list[_Worker[J]] = []
     with _thread_limit(threads):
         try:
             while waiting or any(worker.job for worker in staff):
@@ -116,7 +131,7 @@ def _thread_limit(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _idle(staff: list[_Worker], workers: int, work: Work, place: Any) -> _Worker | None:
+def _idle(staff: list[_Worker[J]], workers: int, work: Work, place: Any) -> _Worker[J] | None:
     """A worker without a job, a new one if there may be more; None while all are busy."""
     idle = next((worker for worker in staff if worker.job is None), None)
     if idle is None and len(staff) < workers:
@@ -125,13 +140,13 @@ def _idle(staff: list[_Worker], workers: int, work: Work, place: Any) -> _Worker
     return idle
 
 
-def _talking(staff: list[_Worker]) -> list[_Worker]:
+def _talking(staff: list[_Worker[J]]) -> list[_Worker[J]]:
     """Waits until workers have something to say, or have died."""
     pipes = wait([worker.pipe for worker in staff if worker.job is not None])
     return [worker for worker in staff if worker.pipe in pipes]
 
 
-def _give_up(failed: Event, waiting: list[Job], listen: Callable[[Event], None]) -> None:
+def _give_up(failed: Event[J], waiting: list[J], listen: Callable[[Event[J]], None]) -> None:
     """Whatever needs the failed job fails with it, and what needs that in turn."""
     for job in [job for job in waiting if failed.job.id in job.needs]:
         if job in waiting:
@@ -142,7 +157,7 @@ def _give_up(failed: Event, waiting: list[Job], listen: Callable[[Event], None])
             _give_up(event, waiting, listen)
 
 
-def _receive(worker: _Worker) -> Event:
+def _receive(worker: _Worker[J]) -> Event[J]:
     assert worker.job is not None
     try:
         kind, content = worker.pipe.recv()
@@ -163,7 +178,7 @@ def _reason(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _hire(work: Work, place: Any) -> _Worker:
+def _hire(work: Work, place: Any) -> _Worker[Any]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work, place), daemon=True)
@@ -172,7 +187,7 @@ def _hire(work: Work, place: Any) -> _Worker:
     return _Worker(process, ours)
 
 
-def _dismiss(staff: Iterable[_Worker]) -> None:
+def _dismiss(staff: Iterable[_Worker[Any]]) -> None:
     """Ends the workers: the idle go by themselves, the busy are told to, the deaf are killed.
 
     State on disk is whole at any moment, so none needs time to tidy up.
@@ -192,6 +207,7 @@ def _serve(pipe: Connection, work: Work, place: Any) -> None:
     """A worker's life: jobs until the pipe closes. An interrupt is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TOLD_TO_END))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             job = pipe.recv()
@@ -205,6 +221,14 @@ def _serve(pipe: Connection, work: Work, place: Any) -> None:
             pipe.send(("failed", {"message": f"{type(error).__name__}: {error}", "trace": trace}))
         else:
             pipe.send(("finished", outcome))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed told nobody to end: nothing it asked for is wanted any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(EXIT_TOLD_TO_END)
 
 
 def _seldom(pipe: Connection) -> Callable[[str, float, float], None]:

@@ -557,7 +557,7 @@ class ActiveLearner:
             features["surprisal"] = self.encoder.surprisal(candidates)
         if self._probe_decides:
             return self.serving.describe(
-                candidates, self._probe(), self.learnt, self.strategy,
+                candidates, self.learnt, self.strategy,
                 samples=samples, seed=seed, **features,
             )  # fmt: skip
         if read & {"probs", "embeddings", "mc_probs"}:

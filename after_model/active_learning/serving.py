@@ -3,7 +3,7 @@
 side = ServingProbe(store, pool, folder, config, num_classes)
 probe = side.probe(labels)                    # refitted when labels changed
 side.scores(utterances, probe)                # probabilities
-side.describe(candidates, probe, ...)         # the pool as a strategy sees it
+side.describe(candidates, labels, ...)        # the pool as a strategy sees it
 """
 
 from __future__ import annotations
@@ -152,7 +152,6 @@ class ServingProbe:
     def describe(
         self,
         candidates: Sequence[Utterance],
-        probe: Probe,
         labels: Labels,
         strategy: Strategy,
         *,
@@ -162,22 +161,26 @@ class ServingProbe:
     ) -> Pool:
         """The candidates as a strategy sees them, with what it reads and no more.
 
-        samples: of the probe under dropout of its inputs, where it reads those. features: fields
-        of Pool that are not the probe's.
+        The probe is that of the labels; one that nothing is read of is not fitted. samples: of the
+        probe under dropout of its inputs, where it reads those. features: fields of Pool that are
+        not the probe's.
         """
         rows = self._rows([u.id for u in candidates])
         read = strategy.needs | strategy.uses
-        points = self.points(candidates, probe)
-        taught = Points(self._rows(labels), points.width, lambda rows: self._seen(rows, probe))
+        points = {"embeddings", "labelled_embeddings"}  # speakers' means are off where it says so
+        asked = {"probs", "mc_probs", *(points if self._means is not None else ())} & read
+        probe = self.probe(labels) if asked else None
+        seen = self.points(candidates, probe)
+        taught = Points(self._rows(labels), seen.width, lambda rows: self._seen(rows, probe))
         mc_probs = None
-        if "mc_probs" in read and samples:
+        if probe is not None and "mc_probs" in read and samples:
             speakers = [self._speakers[i] for i in rows]
             mc_probs = probe.mc_probs(
                 self.embeddings.take(rows), samples, np.random.default_rng(seed), speakers=speakers
             )
         known: dict[str, Any] = {
-            "probs": lambda: self._whole(probe)[rows],
-            "embeddings": lambda: points,
+            "probs": lambda: self._whole(self.probe(labels))[rows],
+            "embeddings": lambda: seen,
             "labelled_embeddings": lambda: taught,
             "labelled_targets": lambda: np.array(list(labels.values()), np.float64),
         }

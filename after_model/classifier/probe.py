@@ -38,7 +38,8 @@ class ProbeConfig:
     folds: of cross-validation; half as many from 200 labels on.
     temperature, few_labels, certainty: with n labels the temperature is expected at
         temperature x (1 + few_labels / n), held with the precision `certainty` of its logarithm:
-        the fewer labels, the more overconfident a fit is. From EmoDB's and RAVDESS's random labels.
+        the fewer labels, the more overconfident a fit is; below 1, since labels asked for in doubt
+        are harder than those to come. From EmoDB's and RAVDESS's random and margin's labels.
     smoothing: how much of a label a class without one is given.
     speaker_margin: by how many nats the loss by cross-validation must fall before speakers' means
         are taken off.
@@ -49,8 +50,8 @@ class ProbeConfig:
     states: int = 1
     folds: int = 10
     calibrate: bool = True
-    temperature: float = 1.0
-    few_labels: float = 20.0
+    temperature: float = 0.7
+    few_labels: float = 34.0
     certainty: float = 10.0
     smoothing: float = 1.0
     speaker_margin: float = 0.01

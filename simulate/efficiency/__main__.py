@@ -6,64 +6,77 @@ Rows are kept run by run; the same command given again does what is missing and 
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
-
-# before NumPy is loaded: workers are processes, and threads that wait for each other are slower
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from after_model import acquisition, backbone, initialization
 from simulate import corpora, protocols
 from simulate.corpora import Corpus
 from simulate.efficiency import report
-from simulate.efficiency.embeddings import load_embeddings
+from simulate.efficiency.embeddings import encode
 from simulate.efficiency.runs import Arm, Setting, Split, run_id
 from simulate.efficiency.work import Task, corpus_of, work
 from simulate.plan import fingerprint
 from simulate.results import Results
+from simulate.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, interrupt
+from simulate.workers import Event, execute
 
 NOT_RUN = frozenset({"alps-surprisal"})
 """Strategies that need more than a frozen encoder's embeddings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    chosen = _parser().parse_args(argv)
+    """Runs the command; returns its exit code: 1 when a run failed, 2 for what can't be done."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = _parser().parse_args(arguments)
     roots = {name: getattr(chosen, name) for name in ("emodb", "ravdess") if getattr(chosen, name)}
     if not roots:
         print("nothing to do: name a corpus, for example --emodb DIR", file=sys.stderr)
-        return 2
+        return EXIT_USAGE
     arms = arms_of(chosen.strategies, chosen.starts, chosen.reference, chosen.start, chosen.step)
+    setting = Setting(chosen.backbone, chosen.states, speakers=chosen.speakers)
     results = Results(chosen.output / "results.jsonl")
-    tasks, identities, setting = [], set(), Setting(speakers=chosen.speakers)
+    try:
+        wanted = _wanted(roots, arms, setting, chosen)
+    except (corpora.CorpusError, protocols.ProtocolError) as error:
+        print(f"simulate.efficiency: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    command = shlex.join(["python", "-m", "simulate.efficiency", *arguments])
     known = results.rows()
-    for name, root in roots.items():
-        try:
-            corpus = corpus_of(name, root)
-            embedded = load_embeddings(corpus, chosen.backbone, chosen.states, chosen.output)
-            divided = splits(corpus, chosen.repetitions, chosen.folds)
-        except (corpora.CorpusError, protocols.ProtocolError) as error:
-            print(f"simulate.efficiency: {error}", file=sys.stderr)
-            return 2
-        setting = replace(setting, probe=replace(setting.probe, states=embedded.states))
-        for split in divided:
-            wanted = [(run_id(split, setting, arm, embedded.name), arm) for arm in (*arms, None)]
-            identities |= {identity for identity, _ in wanted}
-            missing = tuple((identity, arm) for identity, arm in wanted if identity not in known)
-            if missing:
-                tasks.append(Task(root, embedded.path, split, setting, missing))
-    _execute(tasks, results, chosen.workers)
+    try:
+        failures = _execute([_missing(task, known) for task in wanted], results, chosen.workers)
+    except KeyboardInterrupt:
+        print(f"\nStopped. Finished runs are kept; the same command goes on:\n  {command}")
+        return EXIT_INTERRUPTED
+    identities = {identity for task in wanted for identity, _ in task.arms}
     rows = [row for identity, row in results.rows().items() if identity in identities]
-    command = (
-        f"python -m simulate.efficiency {' '.join(argv if argv is not None else sys.argv[1:])}"
-    )
     print(f"Report: {report.write(rows, arms, setting, command, chosen.output)}")
-    return 0
+    return EXIT_FAILED if failures else 0
+
+
+def _wanted(
+    roots: dict[str, Path], arms: Sequence[Arm], setting: Setting, chosen: argparse.Namespace
+) -> list[Task]:
+    """A task a split of each corpus, which is embedded where it has not been."""
+    features, tasks = chosen.output / "features", []
+    for name, root in roots.items():
+        corpus = corpus_of(name, root)
+        embedded = encode(corpus, setting.backbone, setting.states, features)
+        for split in splits(corpus, chosen.repetitions, chosen.folds):
+            runs = tuple((run_id(split, setting, arm, embedded), arm) for arm in (*arms, None))
+            tasks.append(Task(root, features, split, setting, runs))
+    return tasks
+
+
+def _missing(task: Task, known: Container[str]) -> Task:
+    """The same without the runs that are known."""
+    runs = tuple((identity, arm) for identity, arm in task.arms if identity not in known)
+    return replace(task, arms=runs)
 
 
 def arms_of(
@@ -98,16 +111,34 @@ def splits(corpus: Corpus, repetitions: int, folds: int) -> list[Split]:
     ]
 
 
-def _execute(tasks: Sequence[Task], results: Results, workers: int) -> None:
-    began = time.perf_counter()
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = [pool.submit(work, task) for task in tasks]
-        for number, done in enumerate(as_completed(waiting), 1):
-            for row in done.result():
-                results.append(row)
+def _execute(tasks: Sequence[Task], results: Results, workers: int) -> int:
+    """Does what is left and keeps each run's row as it comes; returns how many splits failed.
+
+    Raises KeyboardInterrupt when a person or the system interrupts it.
+    """
+    began, done, failures = time.perf_counter(), 0, 0
+    todo = [task for task in tasks if task.arms]
+
+    def listen(event: Event[Task]) -> None:
+        nonlocal done, failures
+        if event.kind == "point":
+            results.append(event.content)
+        elif event.kind in ("finished", "failed"):
+            done += 1
             minutes = (time.perf_counter() - began) / 60
-            print(f"{number} of {len(tasks)} splits, {minutes:.1f} min", flush=True)
+            words = f"{event.job.title}: {done} of {len(todo)} splits, {minutes:.1f} min"
+            if event.kind == "failed":
+                failures += 1
+                words += f"; FAILED, {event.content['message']}"
+            print(words, flush=True)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        # one thread each: threads that wait for each other are slower
+        execute(todo, work, None, listen, workers=workers, threads=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return failures
 
 
 def _states(text: str) -> tuple[int, ...]:

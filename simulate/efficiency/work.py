@@ -4,10 +4,12 @@ import what they call by name.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,59 +17,59 @@ from simulate import corpora, protocols
 from simulate.corpora import Corpus
 from simulate.corpora.emodb import CLASSES as EMODB_CLASSES
 from simulate.corpora.ravdess import CLASSES as RAVDESS_CLASSES
-from simulate.efficiency.runs import Arm, Recordings, Setting, Split, as_row, curve, everything
-from simulate.results import Row
+from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row
+from simulate.oracle import Oracle
+from simulate.protocols import Fold
+from simulate.workers import Listener
 
 CLASSES = {"emodb": EMODB_CLASSES, "ravdess": RAVDESS_CLASSES}
 
 
 @dataclass(frozen=True)
 class Task:
-    """The runs of a split that are missing; `points`: the .npy file of the corpus's embeddings."""
+    """The runs of a split that are missing. features: the folder that has the embeddings."""
 
     root: Path
-    points: Path
+    features: Path
     split: Split
     setting: Setting
     arms: tuple[tuple[str, Arm | None], ...]  # (run id, arm; None: all labels)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        split = self.split
+        return f"{split.corpus}, repetition {split.repetition + 1}, fold {split.fold + 1}"
+
+    @property
+    def id(self) -> str:
+        return self.title
 
 
-def work(task: Task) -> list[Row]:
-    """The rows of a task."""
-    corpus = corpus_of(task.split.corpus, task.root)
-    recordings = divided(corpus, np.load(task.points), task.split)
-    rows = []
-    for identity, arm in task.arms:
-        began = time.perf_counter()
-        if arm is None:
-            points = [everything(recordings, task.setting)]
-        else:
-            rng = np.random.default_rng([task.split.repetition, task.split.fold])
-            points = curve(recordings, task.setting, arm, rng)
-        row = as_row(identity, task.split, arm, points)
-        row["pool"], row["tested"] = len(recordings.labels), len(recordings.test_labels)
-        row["seconds"] = round(time.perf_counter() - began, 2)
-        rows.append(row)
-    return rows
+def work(task: Task, place: Any, listener: Listener) -> dict[str, Any]:
+    """Tells the row of each run when it is made: a kill costs the one at hand."""
+    split = task.split
+    oracle = oracle_of(corpus_of(split.corpus, task.root), split)
+    with tempfile.TemporaryDirectory() as folder:
+        driven = Driven(oracle, task.setting, Path(folder), task.features, split.seed)
+        for number, (identity, arm) in enumerate(task.arms):
+            listener.stage("runs", number, len(task.arms))
+            began, cpu = time.perf_counter(), time.process_time()
+            points = [driven.everything()] if arm is None else driven.curve(arm)
+            row = as_row(identity, split, arm, points)
+            row["pool"], row["tested"] = len(oracle.pool), len(oracle.test)
+            row["seconds"] = round(time.perf_counter() - began, 2)
+            row["cpu_seconds"] = round(time.process_time() - cpu, 2)
+            listener.point(row)
+    return {}
 
 
-def divided(corpus: Corpus, points: np.ndarray, split: Split) -> Recordings:
-    """A split's pool and test, points [N, R] in the corpus's order. Nothing is held out."""
+def oracle_of(corpus: Corpus, split: Split) -> Oracle:
+    """A split's pool and test. Nothing is held out: what would be is part of the pool."""
     found = protocols.split(protocols.DEFAULT, corpus, split.folds, seed=split.repetition)
-    fold = found[split.fold]
+    fold: Fold = found[split.fold]
     pool = np.sort(np.concatenate([fold.train, fold.validation]))
-    index = {label: number for number, label in enumerate(corpus.classes)}
-    labels = np.array([index[label] for label in corpus.labels])
-    speakers = [u.speaker or "" for u in corpus.utterances]
-    return Recordings(
-        points[pool],
-        labels[pool],
-        tuple(speakers[i] for i in pool),
-        points[fold.test],
-        labels[fold.test],
-        tuple(speakers[i] for i in fold.test),
-        len(corpus.classes),
-    )
+    return Oracle(corpus, replace(fold, train=pool, validation=fold.validation[:0]))
 
 
 @lru_cache(maxsize=2)

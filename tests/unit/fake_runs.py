@@ -36,6 +36,7 @@ def point(run: RunConfig, round_: int) -> dict[str, Any]:
         "wa": ua + 0.02,
         "macro_f1": ua - 0.01,
         "ece": 0.1,
+        "calibration": [[0.0, 0.0, 0.0]] * 14 + [[10.0, 9.0 - run.fold, 9.6]],
         "minutes": minutes,
     }
 

@@ -2,92 +2,157 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from after_model import backbone
+from after_model.active_learning import ActiveLearner
+from after_model.active_learning.serving import ServingProbe
 from after_model.audio import Utterance
+from after_model.classifier.embedding import Embedder
+from after_model.features import Embeddings
+from after_model.labels import LabelSpace
 from simulate.corpora import Corpus
-from simulate.efficiency import report
+from simulate.efficiency import report, runs
 from simulate.efficiency.__main__ import arms_of, splits
-from simulate.efficiency.runs import (
-    Arm,
-    Learner,
-    Recordings,
-    Setting,
-    Split,
-    as_row,
-    counts,
-    curve,
-    everything,
-    run_id,
-)
+from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row, counts, run_id
 from simulate.efficiency.summary import summarise
-from simulate.efficiency.work import divided
+from simulate.efficiency.work import oracle_of
+from simulate.oracle import Oracle
+from simulate.protocols import Fold
 
-SETTING = Setting(shares=(0.05, 0.1, 0.2, 0.3, 0.4), dense=0.4)
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
 SPLIT = Split("made-up", "0" * 16, 0, 0, 5)
+CLASSES = ("a", "b", "c")
+SIZE, POOL = 120, 90
+
+Drive = Callable[..., Driven]
 
 
-def recordings(seed: int = 0, size: int = 120, classes: int = 3) -> Recordings:
-    """Classes that are apart, speakers that are as well: learnable, not at once."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(size) % classes
-    centres = rng.normal(0, 1.0, (classes, 8))
-    points = (centres[labels] + rng.normal(0, 1, (size, 8))).astype(np.float32)
-    test = np.arange(size) >= size * 3 // 4
-    speakers = np.where(test, "test", "known")
-    return Recordings(
-        points[~test],
-        labels[~test],
-        tuple(speakers[~test]),
-        points[test],
-        labels[test],
-        tuple(speakers[test]),
-        classes,
-    )
+class MadeStore:
+    """What a learner asks of a feature store where all embeddings are known."""
+
+    def __init__(self, folder: Path, encoder: Any) -> None:
+        self.root, self.backbone = folder, encoder
+
+    def fill(self, utterances: Sequence[Utterance], progress: Any = None) -> list:
+        return []
+
+    def keys(self, utterances: Sequence[Utterance]) -> list[str]:
+        return [f"{int(u.id):032x}" for u in utterances]
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(1)
+@pytest.fixture
+def drive(tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drive:
+    """drive(seed=0, hidden=None, **setting): classes that are apart, learnable, not at once.
+
+    hidden: labels in the place of the true ones.
+    """
+    encoder = backbone.load(str(tiny_backbone))
+    embedder = Embedder(encoder)
+
+    def make(seed: int = 0, hidden: Sequence[str] | None = None, **changes: Any) -> Driven:
+        rng = np.random.default_rng(seed)
+        kinds = np.arange(SIZE) % len(CLASSES)
+        centres = rng.normal(0, 1.0, (len(CLASSES), embedder.width))
+        points = (centres[kinds] + rng.normal(0, 2, (SIZE, embedder.width))).astype(np.float32)
+        folder = tmp_path / f"made-{seed}"
+        store = MadeStore(folder, encoder)
+        # of a file that is there: what is gone can't be labelled
+        speakers = ["known" if i < POOL else "test" for i in range(SIZE)]
+        utterances = tuple(Utterance(str(i), Path(__file__), speakers[i]) for i in range(SIZE))
+        disk = Embeddings(folder / "embeddings", embedder.name, embedder.width)
+        disk.append(store.keys(utterances), points)
+        monkeypatch.setattr(ActiveLearner, "store", property(lambda self: store))
+        labels = tuple(hidden or [CLASSES[kind] for kind in kinds])
+        whole, nobody = np.arange(SIZE), np.zeros(0, np.int64)
+        oracle = Oracle(
+            Corpus("made-up", utterances, labels, CLASSES),
+            Fold("fold-1", whole[:POOL], nobody, whole[POOL:]),
+        )
+        setting = Setting(**{"backbone": str(tiny_backbone), "shares": SHARES, "dense": 0.4}
+                          | changes)  # fmt: skip
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        return Driven(oracle, setting, folder, tmp_path / "features", seed)
+
+    return make
 
 
 @pytest.mark.parametrize("strategy", ["random", "margin", "cluster-entropy", "batchbald"])
-def test_a_curve_has_as_many_labels_as_each_share_says(strategy: str) -> None:
-    points = curve(recordings(), SETTING, Arm(strategy, "random", 0.05), rng())
+def test_a_curve_has_as_many_labels_as_each_share_says(strategy: str, drive: Drive) -> None:
+    points = drive().curve(Arm(strategy, "random", 0.05))
     assert [p["labels"] for p in points] == [4, 9, 18, 27, 36]
 
 
-def test_the_same_seed_gives_the_same_curve() -> None:
+def test_arms_that_share_a_learner_know_nothing_of_each_other(drive: Drive) -> None:
     arm = Arm("margin", "kmeans")
-    assert curve(recordings(), SETTING, arm, rng()) == curve(recordings(), SETTING, arm, rng())
+    alone, shared = drive(), drive()
+    expected = alone.curve(arm)
+    for other in (Arm("entropy", "random"), Arm("random", "kmeans")):
+        shared.curve(other)
+    shared.everything()
+    assert shared.curve(arm) == expected
+    assert shared.learner.labelled == alone.learner.labelled
 
 
-def test_labels_nobody_gave_change_no_question() -> None:
-    known = recordings()
-    learner = Learner(known, SETTING)
-    learner.tell(np.arange(12))
-    hidden = known.labels.copy()
-    hidden[12:] = (hidden[12:] + 1) % known.classes
-    other = Learner(replace(known, labels=hidden, test_labels=known.test_labels[::-1]), SETTING)
-    other.tell(np.arange(12))
-    assert (learner.ask("margin", 10, rng()) == other.ask("margin", 10, rng())).all()
+@pytest.mark.parametrize("strategy", ["random", "margin", "typiclust"])
+def test_a_run_asks_for_what_the_product_asks_for(
+    strategy: str, drive: Drive, tmp_path: Path
+) -> None:
+    driven = drive(shares=(0.2, 0.3, 0.4))
+    driven.curve(Arm(strategy, "coreset", 0.05))
+    config = replace(
+        driven.learner.config, strategy=strategy, start="coreset", shares=(0.2, 0.3, 0.4),
+        step_size=round(0.05 * POOL),
+    )  # fmt: skip
+    learner = ActiveLearner(
+        driven.oracle.pool, LabelSpace(CLASSES), config, tmp_path / "product", device="cpu"
+    )
+    learner.adapt()
+    while (wanted := learner.ask()) or learner.stale:
+        while wanted:
+            learner.tell(driven.oracle.ask(wanted))
+            wanted = learner.ask()
+        learner.train()
+    assert list(driven.learner.labelled) == list(learner.labelled)
 
 
-def test_nothing_labelled_is_asked_for_again() -> None:
-    learner = Learner(recordings(), SETTING)
-    learner.tell(np.arange(0, 90, 2))
-    asked = learner.ask("entropy", 90, rng())
-    assert sorted(asked) == list(range(1, 90, 2))
+def test_labels_nobody_gave_change_no_question(drive: Drive) -> None:
+    arm = Arm("margin", "random", 0.05)
+    known = drive()
+    known.curve(arm)
+    asked = known.learner.labelled
+    hidden = [CLASSES[(i + (str(i) not in asked)) % 3] for i in range(SIZE)]
+    other = drive(hidden=hidden)
+    other.curve(arm)
+    assert list(other.learner.labelled) == list(asked)
 
 
-def test_all_labels_do_not_depend_on_the_order_they_came_in() -> None:
-    known = recordings()
-    learner = Learner(known, SETTING)
-    learner.tell(np.random.default_rng(0).permutation(len(known.labels)))
-    assert learner.test()["ua"] == pytest.approx(everything(known, SETTING)["ua"])
+def test_all_labels_do_not_depend_on_what_was_asked_before(drive: Drive) -> None:
+    driven = drive()
+    expected = driven.everything()
+    driven.curve(Arm("margin", "random"))
+    assert driven.everything() == expected
+    assert expected["labels"] == POOL
+
+
+@pytest.mark.parametrize("strategy", ["random", "typiclust", "coreset"])
+def test_a_strategy_that_reads_no_probe_waits_for_none(
+    strategy: str, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = drive().learner
+    learner.strategy = runs.acquisition.get(strategy)
+    learner.tell({str(i): CLASSES[i % 3] for i in range(12)})
+    monkeypatch.delattr(ServingProbe, "fit")
+    assert len(learner.choose([str(i) for i in range(12, POOL)], 5)) == 5
+    learner.strategy = runs.acquisition.get("margin")
+    with pytest.raises(AttributeError):
+        learner.choose([str(i) for i in range(12, POOL)], 5)
 
 
 def test_shares_that_give_one_number_of_labels_twice_are_refused() -> None:
@@ -98,15 +163,15 @@ def test_shares_that_give_one_number_of_labels_twice_are_refused() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        (replace(SPLIT, fold=1), SETTING, Arm("margin", "random"), "a"),
-        (SPLIT, replace(SETTING, speakers=True), Arm("margin", "random"), "a"),
-        (SPLIT, SETTING, Arm("margin", "random", 0.03), "a"),
-        (SPLIT, SETTING, None, "a"),
-        (SPLIT, SETTING, Arm("margin", "random"), "b"),
+        (replace(SPLIT, fold=1), Setting(), Arm("margin", "random"), "a"),
+        (SPLIT, Setting(speakers=True), Arm("margin", "random"), "a"),
+        (SPLIT, Setting(), Arm("margin", "random", 0.03), "a"),
+        (SPLIT, Setting(), None, "a"),
+        (SPLIT, Setting(), Arm("margin", "random"), "b"),
     ],
 )
 def test_what_determines_a_result_is_in_its_name(other: tuple) -> None:
-    assert run_id(*other) != run_id(SPLIT, SETTING, Arm("margin", "random"), "a")
+    assert run_id(*other) != run_id(SPLIT, Setting(), Arm("margin", "random"), "a")
 
 
 def test_arms_are_run_once_each_random_first() -> None:
@@ -125,32 +190,26 @@ def corpus(speakers: int = 6, each: int = 6) -> Corpus:
 
 def test_a_split_keeps_speakers_apart_and_holds_nothing_out() -> None:
     whole = corpus()
-    points = np.arange(len(whole), dtype=np.float32)[:, None]
     for split in splits(whole, 2, 3):
-        found = divided(whole, points, split)
-        assert not set(found.speakers) & set(found.test_speakers)
-        together = np.concatenate([found.points, found.test_points])[:, 0]
-        assert sorted(together) == list(range(len(whole)))
+        found = oracle_of(whole, split)
+        assert not {u.speaker for u in found.pool} & {u.speaker for u in found.test}
+        assert len(found.pool) + len(found.test) == len(whole)
 
 
-def rows_of(arms: list[Arm], known: range) -> list[dict]:
+def rows_of(drive: Drive, arms: list[Arm], known: range) -> list[dict]:
     rows = []
     for fold in known:
-        split, data = replace(SPLIT, fold=fold), recordings(fold)
+        split, driven = replace(SPLIT, fold=fold), drive(fold)
         for arm in (*arms, None):
-            points = (
-                curve(data, SETTING, arm, np.random.default_rng(fold))
-                if arm
-                else [everything(data, SETTING)]
-            )
-            row = as_row(run_id(split, SETTING, arm, "a"), split, arm, points)
-            rows.append({**row, "pool": len(data.labels), "tested": len(data.test_labels)})
+            points = driven.curve(arm) if arm else [driven.everything()]
+            row = as_row(run_id(split, driven.setting, arm, "a"), split, arm, points)
+            rows.append({**row, "pool": POOL, "tested": SIZE - POOL})
     return rows
 
 
-def test_differences_are_of_the_same_splits() -> None:
+def test_differences_are_of_the_same_splits(drive: Drive) -> None:
     arms = arms_of(("margin",), (), "margin", "random", 0.05)
-    rows = rows_of(arms, range(3))
+    rows = rows_of(drive, arms, range(3))
     found = summarise(rows, arms)[0]
     at_20 = {r["split"]["fold"]: r["curve"][2]["ua"] for r in rows if r["name"] == arms[1].name}
     random = {r["split"]["fold"]: r["curve"][2]["ua"] for r in rows if r["name"] == arms[0].name}
@@ -160,16 +219,16 @@ def test_differences_are_of_the_same_splits() -> None:
     assert found.test_share == pytest.approx(1 / 3)
 
 
-def test_a_split_that_is_not_finished_counts_for_nothing() -> None:
+def test_a_split_that_is_not_finished_counts_for_nothing(drive: Drive) -> None:
     arms = arms_of(("margin",), (), "margin", "random", 0.05)
-    rows = rows_of(arms, range(3))
+    rows = rows_of(drive, arms, range(3))
     assert summarise(rows[:-1], arms)[0].splits == 2
 
 
-def test_the_report_has_every_arm_and_the_curves(tmp_path: Path) -> None:
+def test_the_report_has_every_arm_and_the_curves(tmp_path: Path, drive: Drive) -> None:
     arms = arms_of(("margin",), ("kmeans",), "margin", "random", 0.05)
-    rows = rows_of(arms, range(2))
-    text = report.write(rows, arms, SETTING, "the command", tmp_path).read_text()
+    rows = rows_of(drive, arms, range(2))
+    text = report.write(rows, arms, Setting(), "the command", tmp_path).read_text()
     assert all(f"| {arm.name} |" in text for arm in arms)
     lines = (tmp_path / "curves.csv").read_text().splitlines()
     assert len(lines) == 1 + sum(len(row["curve"]) for row in rows)
@@ -177,5 +236,5 @@ def test_the_report_has_every_arm_and_the_curves(tmp_path: Path) -> None:
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
-    text = report.write([], [], SETTING, "the command", tmp_path).read_text()
+    text = report.write([], [], Setting(), "the command", tmp_path).read_text()
     assert "No corpus has two splits" in text

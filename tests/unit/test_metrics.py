@@ -43,6 +43,33 @@ def test_certain_and_wrong_is_not():
     assert metrics.expected_calibration_error(np.array([1, 0]), np.eye(2)) == 1
 
 
+def test_bins_of_two_test_parts_add_up_to_those_of_both():
+    rng = np.random.default_rng(0)
+    probs, labels = rng.dirichlet(np.ones(3), 90), rng.integers(0, 3, 90)
+    parts = [
+        metrics.calibration_bins(labels[part], probs[part]) for part in np.split(np.arange(90), 3)
+    ]
+    whole = metrics.expected_calibration_error(labels, probs)
+    assert metrics.calibration_error(sum(parts)) == pytest.approx(whole)
+    assert whole < np.mean([metrics.calibration_error(part) for part in parts])
+
+
+def test_chance_alone_makes_as_much_error_as_a_simulation_of_it():
+    rng = np.random.default_rng(1)
+    confidence = np.repeat(rng.uniform(0.5, 1, 12), 9)  # one confidence a bin: nothing to even out
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    bins = metrics.calibration_bins(np.zeros(len(probs), int), probs, 1_000)
+    errors = []
+    for _ in range(2_000):
+        labels = (rng.random(len(probs)) >= confidence).astype(int)
+        errors.append(metrics.expected_calibration_error(labels, probs, 1_000))
+    assert metrics.chance_calibration_error(bins) == pytest.approx(np.mean(errors), rel=0.02)
+
+
+def test_who_is_certain_is_not_wrong_by_chance():
+    assert metrics.chance_calibration_error(metrics.calibration_bins(TRUE, np.eye(2)[TRUE])) == 0
+
+
 def test_evaluate_takes_the_first_of_equal_classes():
     result = metrics.evaluate(np.array([0, 0]), np.full((2, 2), 0.5))
     assert result == {"ua": 1.0, "wa": 1.0, "macro_f1": 1.0, "ece": 0.5}

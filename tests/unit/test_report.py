@@ -211,6 +211,28 @@ def test_areas_under_the_curve_are_compared_too(build: Build) -> None:
     assert len(build().compared("ua", None)) == 2
 
 
+def test_calibration_error_is_also_that_of_all_test_parts_together(build: Build) -> None:
+    summary = build("--folds", "5", "--shares", "5,20")
+    point = summary.point("AFTER", 0.2)
+    assert point is not None
+    # folds 0..4 of ten recordings each: 9, 8, .. 5 are right at a confidence of 0.96
+    assert point.metrics["ece_pooled"].mean == pytest.approx((5 * 9.6 - 35) / 50)
+    assert point.metrics["ece_pooled"].n == 1  # one seed
+    chance = point.metrics["ece_pooled_chance"].mean
+    assert chance < point.metrics["ece_chance"].mean < 0.06
+
+
+def test_rows_of_an_older_release_have_the_mean_alone(build: Build) -> None:
+    def older(runs: list, rows: dict) -> None:
+        for run in runs:
+            for point in rows[run.run_id]["curve"]:
+                del point["calibration"]
+
+    found = {name for point in build(edit=older).points for name in point.metrics}
+    assert "ece" in found
+    assert not found & {"ece_pooled", "ece_pooled_chance", "ece_chance"}
+
+
 # --- files
 
 

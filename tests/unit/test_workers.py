@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,42 @@ def test_an_interrupt_ends_the_workers(tmp_path: Path) -> None:
         execute([job("a", "sleep")], act, tmp_path, interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; import test_workers as t; "
+        f"t.events([t.job('a', 'sleep')], Path({str(tmp_path)!r}))"
+    )
+    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[2])))
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    pid = int(wait_for(tmp_path / "pid"))
+    parent.kill()
+    parent.wait()
+    for _ in range(600):
+        if not alive(pid):
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent by 30 s")
+
+
+def wait_for(path: Path) -> str:
+    """The content of a file, as soon as there is some."""
+    for _ in range(2_400):
+        if path.exists() and (text := path.read_text()):
+            return text
+        time.sleep(0.05)
+    raise TimeoutError(f"{path}: nothing within two minutes")
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs: an orphan that has ended may stay a zombie where nobody collects it."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_workers_get_their_number_of_threads_and_this_process_keeps_its_own(
