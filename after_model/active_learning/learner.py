@@ -360,6 +360,18 @@ class ActiveLearner:
         return {key: target for key, target in self.labelled.items() if key not in held}
 
     @property
+    def audits(self) -> list[str]:
+        """Ids drawn to judge models, labelled or not, in the order drawn."""
+        return list(self._state.audits)
+
+    def hold(self, audits: Sequence[str]) -> None:
+        """These recordings judge, and are not learnt from until nothing more is planned: those that
+        another learner of the same pool, which asked for the labels, has drawn."""
+        self._state.audits = list(audits)
+        self._quality = None
+        self._save_state()
+
+    @property
     def given(self) -> list[Utterance]:
         """The pool as it was given, unreadable recordings included."""
         return list(self._given)

@@ -9,9 +9,11 @@ import numpy as np
 
 from backend.store.scores import PoolScores
 
-BEGUN, START, CHOSEN, UNCERTAIN, ANY = "begun", "start", "chosen", "uncertain", "any"
-"""Why a task is wanted: an answer of several is there; the start; the strategy's choice; the model
-doubts; no model yet, or not readable by it."""
+BEGUN, START, CHOSEN, AUDIT, UNCERTAIN, ANY = (
+    "begun", "start", "chosen", "audit", "uncertain", "any",
+)  # fmt: skip
+"""Why a task is wanted: an answer of several is there; the start; the strategy's choice; it was
+drawn to judge the model; the model doubts; no model yet, or not readable by it."""
 
 GAP = 1e-6  # between scores that follow each other
 

@@ -25,7 +25,16 @@ import numpy as np
 from after_model.active_learning import ActiveLearner
 from after_model.progress import silent
 from backend import settings as settings_module
-from backend.compute.orders import ANY, BEGUN, CHOSEN, START, UNCERTAIN, interleave, window
+from backend.compute.orders import (
+    ANY,
+    AUDIT,
+    BEGUN,
+    CHOSEN,
+    START,
+    UNCERTAIN,
+    interleave,
+    window,
+)
 from backend.compute.pools import open_learner, skipped_by
 from backend.settings import Settings
 from backend.store import scores
@@ -73,7 +82,7 @@ class Stepper:
         recordings do), version, labels {control: {task: votes}}, finished (tasks that want no
         label any more), count (of the window).
         Answers {"window": [{"task", "score", "why", "probs"}], "labelled", "starting",
-        "estimate", "seconds"} and leaves what the model says of all recordings in scores.npz.
+        "audits", "quality", "seconds"} and leaves what the model says of all recordings in scores.npz.
         """
         started = time.perf_counter()
         folder = self._projects.folder(int(request["project"]))
@@ -86,8 +95,9 @@ class Stepper:
         )
         starts: list[list[int]] = []
         choices: list[list[int]] = []
+        audits: dict[str, list[str]] = {}
         probs: dict[str, np.ndarray] = {}
-        estimate: dict[str, dict[str, float]] = {}
+        quality: dict[str, Any] = {}
         for name, learner in opened.learners.items():
             given = {k: v for k, v in labels.get(name, {}).items() if int(k) in opened.tasks}
             learner.relabel(given)
@@ -95,18 +105,20 @@ class Stepper:
                 starts.append([int(key) for key in learner.ask()])
             else:
                 choices.append([int(key) for key in learner.step().wanted])
-            if learner.labelled:
+            audits[name] = learner.audits
+            if learner.learnt:
                 probs[name] = _probs(opened, learner)
-                estimate[name] = learner.estimate()
+                quality[name] = asdict(learner.quality())
         said = PoolScores(request["version"], opened.all, probs)
         scores.write(folder.path, said)
         confidence = said.confidence()
+        drawn = {int(key) for keys in audits.values() for key in keys}
         order = window(
             int(request["count"]),
             [
                 (BEGUN, begun),
-                (START, _open_ones(interleave(starts), finished)),
-                (CHOSEN, _open_ones(interleave(choices), finished)),
+                *_asked(interleave(starts), START, drawn, finished),
+                *_asked(interleave(choices), CHOSEN, drawn, finished),
                 (UNCERTAIN, _uncertain(opened, confidence, finished)),
                 (ANY, _rest(opened, finished, int(request["count"]))),
             ],
@@ -116,7 +128,8 @@ class Stepper:
             "window": [asdict(wanted) | {"probs": said.of(wanted.task)} for wanted in order],
             "labelled": {name: len(one.labelled) for name, one in opened.learners.items()},
             "starting": bool(starts),
-            "estimate": estimate,
+            "audits": audits,
+            "quality": quality,
             "seconds": time.perf_counter() - started,
         }
 
@@ -160,6 +173,13 @@ def _rest(opened: Open, finished: set[int], count: int) -> list[int]:
         if len(found) == 2 * count:  # those before it may be among them
             break
     return found
+
+
+def _asked(
+    tasks: Sequence[int], why: str, drawn: set[int], finished: set[int]
+) -> list[tuple[str, list[int]]]:
+    """What a learner asks for, audits among it, in its order."""
+    return [(AUDIT if t in drawn else why, [t]) for t in _open_ones(tasks, finished)]
 
 
 def _open_ones(tasks: Sequence[int], finished: set[int]) -> list[int]:

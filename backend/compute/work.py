@@ -161,6 +161,7 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
             if int(key) in tasks
         }
         learner.relabel(given)
+        learner.hold(snapshot.get("audits", {}).get(name, []))
         skipped |= skipped_by(learner)
         if not learner.labelled:
             continue

@@ -153,7 +153,8 @@ class Orderer:
                 "at": now(),
                 "fixed": fixed,
                 "window": [{k: e[k] for k in ("task", "score", "why")} for e in entries],
-                "estimate": answer.get("estimate", {}),
+                "audits": answer.get("audits", before.get("audits", {})),
+                "quality": answer.get("quality", before.get("quality", {})),
                 "starting": answer.get("starting", False),
             },
         )

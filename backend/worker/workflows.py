@@ -37,7 +37,15 @@ from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 from backend.store import learners, scores
 from backend.store.engine import Fence
-from backend.store.projects import FOLLOWS, SPEAKERS, Project, ProjectFolder, Projects, TaskRecord
+from backend.store.projects import (
+    FOLLOWS,
+    ORDER,
+    SPEAKERS,
+    Project,
+    ProjectFolder,
+    Projects,
+    TaskRecord,
+)
 from backend.worker import rounds
 from backend.worker.logs import keep_short
 from backend.worker.ordering import follows
@@ -159,7 +167,10 @@ class Jobs(DBOSConfiguredInstance):
             return None
         version = rounds.next_version(folder, len(labelled))
         trained = {c["name"]: learners.rounds_of(folder, c["learner"]) for c in controls}
-        snapshot = {"controls": controls, "labels": labels, "trained": trained}
+        audits = folder.read(ORDER, {}).get("audits", {})
+        snapshot = {
+            "controls": controls, "labels": labels, "trained": trained, "audits": audits,
+        }  # fmt: skip
         folder.write(f"rounds/{version}/snapshot.json", snapshot)
         log.info("project=%d job=round version=%s labelled=%d", project_id, version, len(labelled))
         return version
