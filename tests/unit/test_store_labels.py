@@ -195,4 +195,6 @@ def test_what_a_label_costs_does_not_grow_with_their_number(folder):
     folder.labels_since(folder.labels_since(0).last - 1)
     folder.tasks_of_annotations([3])
     assert plans
-    assert not [plan for plan in plans if plan.startswith("SCAN")]
+    # An index that is searched by the project alone is a scan of all of its rows.
+    scans = [plan for plan in plans if plan.startswith("SCAN") or plan.endswith("(project_id=?)")]
+    assert not scans
