@@ -146,11 +146,11 @@ class Labels(Documents):
         )
         found: dict[int, list[Row]] = defaultdict(list)
         for statement in statements:
-            order = (ANNOTATIONS.c.task, ANNOTATIONS.c.id)
-            for row in connection.execute(statement.order_by(*order)):
+            for row in connection.execute(statement):
                 values = dict(row._mapping)
                 found[values.pop("task")].append(values)
-        return dict(found)
+        # Sorted here: asked for that order, SQLite would read all of the project's by their ids.
+        return {task: sorted(found[task], key=lambda a: a["id"]) for task in sorted(found)}
 
     def _write_annotations(
         self, connection: sa.Connection, annotations: Mapping[int, Sequence[Annotation]]

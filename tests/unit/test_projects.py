@@ -136,6 +136,39 @@ def test_errors_come_newest_first_and_not_without_end(folder):
     assert folder.errors()[0]["message"] == "29"
 
 
+def test_looks_at_an_absent_label_studio_displace_no_other_error(folder):
+    folder.note_error("round", "the one that matters")
+    for number in range(50):
+        folder.note_error("watching", f"no answer in {number} s")
+    assert [e["message"] for e in folder.errors() if e["where"] == "round"] == [
+        "the one that matters"
+    ]
+    assert len(folder.errors()) == 4
+
+
+def test_the_same_error_again_counts(folder):
+    for _ in range(3):
+        folder.note_error("round", "out of memory")
+    folder.note_error("round", "another")
+    assert [(e["message"], e["times"]) for e in folder.errors()] == [
+        ("another", 1), ("out of memory", 3),
+    ]  # fmt: skip
+
+
+def test_rounds_that_are_no_release_are_removed(folder):
+    versions = [f"after-r0{number}-n0004" for number in range(4)]
+    for version in versions:
+        for name in ("snapshot.json", "trained.json", "predictions.json"):
+            folder.write(f"rounds/{version}/{name}", {"of": version})
+    folder.releases.publish(versions[1], {})
+    folder.write("plan.json", {})
+    folder.forget_rounds(keep=[versions[3]])
+    kept = [v for v in versions if folder.read(f"rounds/{v}/snapshot.json", None)]
+    assert kept == [versions[1], versions[3]]
+    assert sorted(path.name for path in folder.rounds.iterdir()) == kept
+    assert folder.read("plan.json", None) == {}
+
+
 def test_tasks_come_in_the_order_of_their_ids(folder):
     tasks = {3: TaskRecord({"audio": "a"}, {}), 1: TaskRecord({"audio": "b"}, {}, "bad", True)}
     folder.save_tasks(tasks)
