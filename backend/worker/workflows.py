@@ -55,7 +55,7 @@ log = logging.getLogger("after.jobs")
 
 JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
 # Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
-APPLICATION_VERSION = "after-jobs-1"
+APPLICATION_VERSION = "after-jobs-2"
 POLL_S = 0.2
 FETCH_STAGE, WAIT_STAGE = "reading audio", "waiting"
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backend.settings import SettingsError
 from backend.store.engine import Database
 
-HEAD = "0003"  # the newest of versions/; known here, so that an ordinary start needs no Alembic
+HEAD = "0004"  # the newest of versions/; known here, so that an ordinary start needs no Alembic
 LOCK = 6_150_914  # of PostgreSQL's advisory locks: any number that is always the same
 
 
