@@ -52,6 +52,16 @@ class Tasks(Labels):
         with self.database.read() as connection:
             return connection.execute(statement).scalar_one()
 
+    def speakers(self) -> dict[str, int]:
+        """Who speaks, and in how many tasks; those of whom that isn't known are left out."""
+        statement = (
+            sa.select(TASKS.c.speaker, sa.func.count())
+            .where(TASKS.c.project_id == self.id, TASKS.c.speaker != "")
+            .group_by(TASKS.c.speaker)
+        )
+        with self.database.read() as connection:
+            return {name: count for name, count in connection.execute(statement)}
+
     def unusable(self) -> dict[int, str]:
         """Why tasks can't be used, of those that can't."""
         statement = sa.select(TASKS.c.id, TASKS.c.error).where(

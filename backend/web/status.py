@@ -114,7 +114,7 @@ def project_status(
         "entropy": _entropy(folder, serving, reader),
         "versions": [_version(entry, serving) for entry in reversed(history)],
         "advice": _advice(newest.get("advice")),
-        "speakers": _speakers(tasks, newest),
+        "speakers": _speakers(reader.checked("tasks", folder.speakers, {}), newest),
         "shows_guess": project.shows_guess(settings),
         "skipped": skipped[:MAX_SKIPPED],
         "skipped_count": len(skipped),
@@ -251,20 +251,18 @@ def _advice(advice: Any) -> dict[str, Any] | None:
     }
 
 
-def _speakers(tasks: dict[str, Any], newest: dict[str, Any]) -> dict[str, Any] | None:
+def _speakers(recordings: dict[str, int], newest: dict[str, Any]) -> dict[str, Any] | None:
     """How many people speak, in how many of the recordings, and whether taking their means off
     helps: None before that was compared. None in all where nobody is known."""
-    named = [task.get("speaker") for task in tasks.values() if isinstance(task, dict)]
-    known = [name for name in named if isinstance(name, str) and name]
-    if not known:
+    if not recordings:
         return None
     main: Any = next(iter((newest.get("controls") or {}).values()), {})
     report = main.get("speakers") if isinstance(main, dict) else None
     found = report if isinstance(report, dict) else {}
     compared = _number(found.get("with_ua")) is not None
     return {
-        "count": len(set(known)),
-        "recordings": len(known),
+        "count": len(recordings),
+        "recordings": sum(recordings.values()),
         "helps": bool(found.get("used")) if compared else None,
         "with_ua": _number(found.get("with_ua")),
         "without_ua": _number(found.get("without_ua")),
