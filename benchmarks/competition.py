@@ -47,8 +47,8 @@ WAYS = ("probe", "adapter", "kept")
 MOST = 2 * 2**30  # bytes of a whole corpus's frames
 CAPTION = """\
 UA in per cent and cross-entropy, means over folds and seeds; ECE (15 bins) of all test recordings
-together. kept: how often the comparison kept the adapter. Seconds of one core: the comparison and,
-where it keeps the adapter, its training on all labels.\
+together; adapters at their probe's temperature. kept: how often the comparison kept the adapter.
+Seconds of one core: the comparison and, where it keeps the adapter, its training on all labels.\
 """
 
 
