@@ -150,7 +150,7 @@ def gained(
     worth = weights * (here - recall)
     surplus = worth[rows, classes] - (said * worth).sum(axis=1)
     value = float((recall * known).sum() / max(1, known.sum()) + surplus.mean())
-    half = float(student.ppf(0.975, n - 1) * np.sqrt(spread / n))
+    half = float(student.ppf(0.975, n - 1) * np.sqrt(spread * _noise(n, size)))
     return Interval(value, value - half, value + half)
 
 
@@ -209,7 +209,7 @@ class _Tilted:
         ).T
         n = len(self._classes)
         value = _crossing(values, surplus * n + BELIEF * held)
-        bound = student.ppf(0.975, n - 1) * np.sqrt(spread / n)
+        bound = student.ppf(0.975, n - 1) * np.sqrt(spread * _noise(n, len(self._rest.chosen)))
         inside = np.flatnonzero(np.abs(surplus) <= bound)
         if not len(inside):
             return Interval(value, 0.0, 1.0)
@@ -242,6 +242,11 @@ class _Tilted:
             float((square - mean**2).mean()),
             float((before - mean).mean()),
         )
+
+
+def _noise(audits: int, rest: int) -> float:
+    """Variance of what audits say of the rest, of one recording's: both are parts of one pool."""
+    return 1 / audits + 1 / rest
 
 
 def _moments(

@@ -40,11 +40,11 @@ def mixed(
     given so far, audits included; held: how many of them are audits.
     """
     waiting, asked, drawn = iter(audits), dict[str, None](), list[str]()
+    apart = CATCHING_UP if share <= 1 / CATCHING_UP else 2
     rest = (name for name in wanted if name not in asked)
     while len(asked) < len(wanted):
         given, audit = labels + len(asked), None
-        apart = given % min(CATCHING_UP, int(1 / share)) == 0 if share > 0 else False
-        if apart and due(given + 1, share) > held + len(drawn):
+        if given % apart == 0 and due(given + 1, share) > held + len(drawn):
             audit = next((i for i in waiting if i not in asked), None)
         if audit is not None:
             drawn.append(audit)

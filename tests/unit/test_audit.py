@@ -103,7 +103,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 def test_where_every_belief_is_the_same_the_interval_is_wilsons(right, n):
     """Two classes, one predicted everywhere: nothing to learn from beliefs. Class shares are
     corrected by audit labels first, which a tilt takes back."""
-    rest = np.tile([0.7, 0.3], (500, 1))
+    rest = np.tile([0.7, 0.3], (20_000, 1))
     classes = np.array([0] * right + [1] * (n - right))
     found = audit.judge(rest, rest[:n], classes).accuracy
     assert found is not None
