@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from after_model.classifier.calibration import class_offsets
+from after_model.classifier.calibration import class_offsets, fit_temperature
 
 LEAST = 10
 """Audit labels from which accuracy and UA are told: with fewer the interval is all there is."""
@@ -29,6 +29,8 @@ LEAST_OF_CLASS = 5
 """Audit labels of a class, as many as are expected, from which its recall is told."""
 OFFSETS = 3.0
 """Labels' worth of belief that the model's shares of the classes are right."""
+CERTAINTY = 10.0
+"""Labels' worth of belief that the model is as sure as it ought to be."""
 BELIEF = 1.0
 """Audit labels that the model's own belief counts as: five right of five are not 100 %."""
 POINT = 0.01
@@ -148,7 +150,7 @@ def gained(
     worth = weights * (here - recall)
     surplus = worth[rows, classes] - (said * worth).sum(axis=1)
     value = float((recall * known).sum() / max(1, known.sum()) + surplus.mean())
-    half = float(student.ppf(0.975, n - 1) * np.sqrt(spread / n))
+    half = float(student.ppf(0.975, n - 1) * np.sqrt(spread * _noise(n, size)))
     return Interval(value, value - half, value + half)
 
 
@@ -196,15 +198,18 @@ class _Tilted:
 
     def __init__(self, rest: Beliefs, audited: Beliefs, classes: np.ndarray) -> None:
         self._rest, self._audited, self._classes = rest, audited, classes
+        self._rest_at = [rest.tilted(tilt) for tilt in TILTS]
+        self._audited_at = [audited.tilted(tilt) for tilt in TILTS]
+        self._untilted = rest.tilted(0.0)
 
     def interval(self, weights: np.ndarray, whole: bool = False) -> Interval:
         """Of the mean of recalls with these weights [C]; whole: of the share that is right."""
         values, surplus, spread, held = np.array(
-            [self._at(tilt, weights, whole) for tilt in TILTS]
+            [self._at(tilt, weights, whole) for tilt in range(len(TILTS))]
         ).T
         n = len(self._classes)
         value = _crossing(values, surplus * n + BELIEF * held)
-        bound = student.ppf(0.975, n - 1) * np.sqrt(spread / n)
+        bound = student.ppf(0.975, n - 1) * np.sqrt(spread * _noise(n, len(self._rest.chosen)))
         inside = np.flatnonzero(np.abs(surplus) <= bound)
         if not len(inside):
             return Interval(value, 0.0, 1.0)
@@ -216,11 +221,11 @@ class _Tilted:
             high = _crossing(values[first:], (surplus + bound)[first:])
         return Interval(value, min(low, value), max(high, value))
 
-    def _at(self, tilt: float, weights: np.ndarray, whole: bool) -> tuple[float, ...]:
-        """(the measure; what the audit saw beyond it; the variance of one label; what the belief
-        without a tilt sees beyond it)."""
+    def _at(self, tilt: int, weights: np.ndarray, whole: bool) -> tuple[float, ...]:
+        """At TILTS[tilt]: (the measure; what the audit saw beyond it; the variance of one label;
+        what the belief without a tilt sees beyond it)."""
         rest, size = self._rest, len(self._rest.chosen)
-        right, scale = rest.tilted(tilt)
+        right, scale = self._rest_at[tilt]
         hits = np.bincount(rest.chosen, right, minlength=len(weights))
         sizes = np.maximum(scale @ rest.others + hits, 1e-12)
         recalls = hits / sizes
@@ -228,15 +233,20 @@ class _Tilted:
         loss = np.zeros(len(weights)) if whole else gain * recalls
         value = right.mean() if whole else weights @ recalls
         mean, square = _moments(rest, right, scale, gain, loss)
-        expected, _ = _moments(self._audited, *self._audited.tilted(tilt), gain, loss)
+        expected, _ = _moments(self._audited, *self._audited_at[tilt], gain, loss)
         seen = gain[self._classes] * (self._audited.chosen == self._classes) - loss[self._classes]
-        before, _ = _moments(rest, *rest.tilted(0.0), gain, loss)
+        before, _ = _moments(rest, *self._untilted, gain, loss)
         return (
             float(value),
             float((seen - expected).mean()),
             float((square - mean**2).mean()),
             float((before - mean).mean()),
         )
+
+
+def _noise(audits: int, rest: int) -> float:
+    """Variance of what audits say of the rest, of one recording's: both are parts of one pool."""
+    return 1 / audits + 1 / rest
 
 
 def _moments(
@@ -251,9 +261,12 @@ def _moments(
 def _recalibrated(
     rest: np.ndarray, audited: np.ndarray, classes: np.ndarray
 ) -> tuple[Beliefs, Beliefs]:
-    """Beliefs whose shares of the classes follow the audit labels; predictions stay the model's."""
+    """Beliefs as sure, and with such shares of the classes, as audit labels say; the predicted
+    classes stay the model's."""
     logs = [np.log(np.maximum(probs, 1e-9)) for probs in (rest, audited)]
     targets = np.eye(rest.shape[1])[classes]
+    temperature = fit_temperature(logs[1], targets, prior=1.0, strength=CERTAINTY)
+    logs = [log / temperature for log in logs]
     offsets = class_offsets(logs[1], targets, strength=OFFSETS)
     found = []
     for probs, log in zip((rest, audited), logs, strict=True):

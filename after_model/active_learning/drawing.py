@@ -15,6 +15,10 @@ EVERY = 8
 """Until there are LEAST audit labels every eighth label is one: below them nothing is told."""
 
 
+CATCHING_UP = 4
+"""No more than every fourth label is an audit where many are due, as after an upgrade."""
+
+
 def order(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in the order in which they would be audited."""
     return sorted(ids, key=lambda name: (number(f"{seed}|audit|{name}"), name))
@@ -36,14 +40,16 @@ def mixed(
     given so far, audits included; held: how many of them are audits.
     """
     waiting, asked, drawn = iter(audits), dict[str, None](), list[str]()
-    for name in wanted:
-        while len(asked) < len(wanted) and due(labels + len(asked) + 1, share) > held + len(drawn):
+    apart = CATCHING_UP if share <= 1 / CATCHING_UP else 2
+    rest = (name for name in wanted if name not in asked)
+    while len(asked) < len(wanted):
+        given, audit = labels + len(asked), None
+        if given % apart == 0 and due(given + 1, share) > held + len(drawn):
             audit = next((i for i in waiting if i not in asked), None)
-            if audit is None:
-                break
-            asked[audit] = None
+        if audit is not None:
             drawn.append(audit)
-        if len(asked) == len(wanted):
+        name = audit or next(rest, None)
+        if name is None:
             break
         asked[name] = None
     return list(asked), drawn

@@ -76,8 +76,17 @@ def test_what_is_wanted_more_is_no_audit():
     """It is labelled for being wanted, so its audit goes to the next."""
     wanted = [str(i) for i in range(16)]
     asked, drawn = drawing.mixed(wanted, ["0", "77"], labels=0, held=0, share=0.1)
-    assert asked[:8] == [*wanted[:7], "77"]
+    assert asked[:9] == [*wanted[:8], "77"]
     assert drawn == ["77"]
+
+
+def test_audits_that_are_overdue_come_apart():
+    """As where a project of an earlier release has 400 labels and no audit."""
+    wanted = [str(i) for i in range(40)]
+    asked, drawn = drawing.mixed(
+        wanted, [f"a{i}" for i in range(99)], labels=400, held=0, share=0.05
+    )
+    assert [asked.index(name) for name in drawn] == list(range(0, 40, 4))
 
 
 # --- what they say ---
@@ -94,7 +103,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 def test_where_every_belief_is_the_same_the_interval_is_wilsons(right, n):
     """Two classes, one predicted everywhere: nothing to learn from beliefs. Class shares are
     corrected by audit labels first, which a tilt takes back."""
-    rest = np.tile([0.7, 0.3], (500, 1))
+    rest = np.tile([0.7, 0.3], (20_000, 1))
     classes = np.array([0] * right + [1] * (n - right))
     found = audit.judge(rest, rest[:n], classes).accuracy
     assert found is not None
@@ -106,9 +115,9 @@ def test_where_every_belief_is_the_same_the_interval_is_wilsons(right, n):
 @pytest.mark.parametrize("belief", [0.4, 1.0, 2.5])
 @pytest.mark.parametrize("n", [12, 60])
 def test_intervals_cover_what_is_true_whatever_the_model_believes(belief, n):
-    """300 pools, beliefs too modest, right, and far too sure. Of 95 % by chance 275 and more."""
+    """200 pools, beliefs too modest, right, and far too sure. Of 95 %, by chance 181 and more."""
     covered, errors = np.zeros(2), []
-    for seed in range(300):
+    for seed in range(200):
         rng = np.random.default_rng(seed)
         probs, labels = made(rng, 300 + n, belief=belief)
         found = audit.judge(probs[n:], probs[:n], labels[:n])
@@ -118,8 +127,8 @@ def test_intervals_cover_what_is_true_whatever_the_model_believes(belief, n):
             assert told is not None
             covered[i] += told.low <= true <= told.high
         errors.append(found.accuracy.value - truth(probs[n:], labels[n:])[0])
-    assert (covered >= 0.92 * 300).all(), covered
-    assert abs(np.mean(errors)) < 0.025
+    assert (covered >= 181).all(), covered
+    assert abs(np.mean(errors)) < 0.035
 
 
 def test_beliefs_that_are_right_make_an_interval_narrower_than_labels_alone():
