@@ -81,8 +81,8 @@ class Stepper:
         request: project (its folder's name), controls, pool (a mark that changes when its
         recordings do), version, labels {control: {task: votes}}, finished (tasks that want no
         label any more), count (of the window).
-        Answers {"window": [{"task", "score", "why", "probs"}], "labelled", "starting",
-        "audits", "quality", "seconds"} and leaves what the model says of all recordings in scores.npz.
+        Answers {"window": [{"task", "score", "why", "probs"}], "labelled", "starting", "audits",
+        "quality", "seconds"} and leaves what the model says of all recordings in scores.npz.
         """
         started = time.perf_counter()
         folder = self._projects.folder(int(request["project"]))
