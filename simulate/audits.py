@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,17 +26,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from after_model import acquisition, backbone, metrics
+from after_model import acquisition, metrics
 from after_model.acquisition import Pool
 from after_model.active_learning import audit, drawing
 from after_model.classifier import probe
-from after_model.classifier.probe import Probe
+from after_model.classifier.probe import Probe, ProbeConfig
 from after_model.classifier.standardising import Standardiser
 from simulate import corpora, protocols
 from simulate.efficiency.__main__ import splits
-from simulate.efficiency.embeddings import load_embeddings
-from simulate.efficiency.runs import Recordings, Setting, Split
-from simulate.efficiency.work import corpus_of, divided
+from simulate.efficiency.runs import Setting, Split
+from simulate.efficiency.work import corpus_of
+from simulate.points import Recordings, divided, embedded
 
 BUDGET = 0.2
 """Of the pool, audit labels included."""
@@ -79,7 +79,7 @@ class Work:
     root: Path
     points: Path
     split: Split
-    setting: Setting
+    probe: ProbeConfig
     arms: tuple[Arm, ...] = ARMS
 
 
@@ -118,12 +118,12 @@ class Run:
     def __init__(
         self,
         recordings: Recordings,
-        setting: Setting,
+        config: ProbeConfig,
         start: np.ndarray,
         seed: int,
         fitted: dict[bytes, Probe],
     ) -> None:
-        self.recordings, self._setting, self._fitted = recordings, setting, fitted
+        self.recordings, self._config, self._fitted = recordings, config, fitted
         self._statistics = Standardiser.of(recordings.points)
         self._budget = int(BUDGET * len(recordings.labels))
         self._seed, self._rng = seed, np.random.default_rng(seed)
@@ -206,7 +206,7 @@ class Run:
         rows = np.sort(learnt)
         if rows.tobytes() not in self._fitted:
             self._fitted[rows.tobytes()] = probe.fit(
-                *self._known(rows), statistics=self._statistics, config=self._setting.probe
+                *self._known(rows), statistics=self._statistics, config=self._config
             )
         return self._fitted[rows.tobytes()]
 
@@ -225,12 +225,12 @@ def run(work: Work) -> list[Found]:
     recordings = divided(corpus_of(work.split.corpus, work.root), np.load(work.points), work.split)
     rng = np.random.default_rng([work.split.repetition, work.split.fold])
     start = rng.permutation(len(recordings.labels))
-    start = start[: work.setting.start_per_class * recordings.classes]
+    start = start[: Setting().start_per_class * recordings.classes]
     fitted: dict[bytes, Probe] = {}
     found = []
     for arm in work.arms:
         for draw in range(arm.draws):
-            labelling = Run(recordings, work.setting, start, draw, fitted)
+            labelling = Run(recordings, work.probe, start, draw, fitted)
             labelling.label(arm.share, arm.hold)
             found.append(labelling.outcome(arm.share, arm.hold))
     return found
@@ -301,13 +301,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         began = time.perf_counter()
         try:
             corpus = corpus_of(name, root)
-            embedded = load_embeddings(corpus, backbone.DEFAULT, None, options.output)
-            divided = splits(corpus, options.repetitions, options.folds)
+            points, states = embedded(corpus, options.output)
+            parts = splits(corpus, options.repetitions, options.folds)
         except (corpora.CorpusError, protocols.ProtocolError) as error:
             print(f"simulate.audits: {error}", file=sys.stderr)
             return 2
-        setting = Setting(probe=replace(Setting().probe, states=embedded.states))
-        works = [Work(root, embedded.path, split, setting) for split in divided]
+        works = [Work(root, points, split, ProbeConfig(states=states)) for split in parts]
         found = [one for part in _execute(works, options.workers) for one in part]
         console.print(f"{name}: {len(works)} splits, {time.perf_counter() - began:.0f} s")
         console.print(table(found))
