@@ -276,6 +276,8 @@ class ActiveLearner:
     def pool_scores(self) -> tuple[list[Utterance], np.ndarray]:
         """(readable recordings, probabilities [N, C]) of the whole pool by what serves."""
         self._prepare()
+        if self._by_probe and self.learnt:
+            return self._pool, self.serving.pool_probs(self._probe())
         return self._pool, self.predict(self._pool).probs
 
     def choose(self, ids: Sequence[str], k: int) -> list[str]:

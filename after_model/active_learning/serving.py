@@ -179,7 +179,7 @@ class ServingProbe:
                 self.embeddings.take(rows), samples, np.random.default_rng(seed), speakers=speakers
             )
         known: dict[str, Any] = {
-            "probs": lambda: self._whole(self.probe(labels))[rows],
+            "probs": lambda: self.pool_probs(self.probe(labels))[rows],
             "embeddings": lambda: seen,
             "labelled_embeddings": lambda: taught,
             "labelled_targets": lambda: np.array(list(labels.values()), np.float64),
@@ -214,8 +214,8 @@ class ServingProbe:
         values = (values - self._statistics.mean) / self._statistics.deviation
         return values.reshape(len(rows), self.settings.states, -1).mean(axis=1).astype(np.float32)
 
-    def _whole(self, probe: Probe) -> np.ndarray:
-        """Probabilities of the whole pool [N, C]: read through once a probe."""
+    def pool_probs(self, probe: Probe) -> np.ndarray:
+        """Probabilities of the whole pool [N, C], in its order: read through once a probe."""
         if self._said is None or self._said[0] is not probe:
             probs = np.zeros((len(self.embeddings), self.num_classes))
             for rows, block in self.embeddings.blocks(BLOCK):
