@@ -91,7 +91,6 @@ class Jobs(DBOSConfiguredInstance):
             self.repair(project_id)
             version = self.begin_bootstrap(project_id)
             self.read_tasks(project_id, version)
-            self.first_order(project_id, version)
             self.compute(project_id, "bootstrap", version)
             self.publish(project_id, version)
             return version
@@ -180,15 +179,6 @@ class Jobs(DBOSConfiguredInstance):
         """The tasks as they are now, and the audio of those that have none here yet."""
         project, folder = self._project(project_id)
         self._patiently(project, lambda: self._read_tasks(project, folder, version))
-
-    @DBOS.step(name="first order")
-    def first_order(self, project_id: int, version: str) -> None:
-        """People can begin at once where the start is random: features come behind."""
-        _, folder = self._project(project_id)
-        if self.settings.learner_config().start == "random" and not follows(folder):
-            order = at_random(self.settings.seed, version, folder.tasks())
-            scores.write(folder.path, order)
-            folder.write(FOLLOWS, {"release": version, "at": time.time()})
 
     @DBOS.step(name="compute")
     def compute(self, project_id: int, work: str, version: str) -> None:
@@ -341,6 +331,8 @@ class Jobs(DBOSConfiguredInstance):
             for key, uri in record.audio.items():
                 if key not in record.path:
                     wanted.setdefault(str(uri), []).append((task_id, key))
+        folder.save_tasks(tasks)
+        self._first_order(folder, version)
         started = time.time()
 
         def progress(stage: str, done: float, total: float) -> None:
@@ -368,6 +360,12 @@ class Jobs(DBOSConfiguredInstance):
         missing = folder.read(DEPARTED, {})
         used = {Path(path).name for task in tasks.values() for path in task.path.values()}
         folder.write(DEPARTED, sweep(folder.audio, tasks, used, missing, time.time()))
+
+    def _first_order(self, folder: ProjectFolder, version: str) -> None:
+        """People can begin at once where the start is random: audio and features come behind."""
+        if self.settings.learner_config().start == "random" and not follows(folder):
+            scores.write(folder.path, at_random(self.settings.seed, version, folder.task_ids()))
+            folder.write(FOLLOWS, {"release": version, "at": time.time()})
 
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
         """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
