@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     start_share: float | None = Field(default=None, gt=0, le=1)
     strategy: str | None = None
     budget_share: float | None = Field(default=None, gt=0, le=1)
+    audit_share: float | None = Field(
+        default=None, ge=0, le=0.5, description="of the labels asked for, drawn to judge the model"
+    )
     rounds: int | None = Field(default=None, ge=1, description="from the start to the budget")
     round_size: int | None = Field(default=None, ge=1, description="labels that begin a round")
     epochs: int | None = Field(default=None, ge=1, description="of fine-tuning per round, at most")
@@ -174,7 +177,7 @@ class Settings(BaseSettings):
 
         names = (
             "backbone", "fine_tuning", "start", "start_share", "strategy", "budget_share",
-            "rounds", "warm_start", "validation_share", "seed",
+            "audit_share", "rounds", "warm_start", "validation_share", "seed",
         )  # fmt: skip
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         try:

@@ -101,6 +101,11 @@ def _comparison(add: Add) -> None:
         f"(all at once, as in the paper) ({LearnerConfig.step_size})"
     )
     add("--step-size", type=_step_size, metavar="N", help=words)
+    words = (
+        "of the labels asked for, drawn at random to judge the model by; 0: none, as in the paper "
+        f"({100 * LearnerConfig.audit_share:g})"
+    )
+    add("--audit-share", type=_audit_share, metavar="PERCENT", help=words)
     add("--budget", type=percentage, metavar="PERCENT", help="labels in all (20)")
     words = "equal rounds from the start to the budget (5)"
     add("--rounds", type=_positive, metavar="N", help=words)
@@ -195,6 +200,13 @@ def percentage(text: str) -> float:
     if not 0 < percent <= 100:
         raise argparse.ArgumentTypeError(f"{text}: a percentage above 0 and up to 100")
     return round(percent / 100, 8)
+
+
+def _audit_share(text: str) -> float:
+    share = 0.0 if text.strip().removesuffix("%") == "0" else percentage(text)
+    if share > 0.5:
+        raise argparse.ArgumentTypeError(f"{text}: a percentage from 0 to 50")
+    return share
 
 
 def _natural(text: str, least: int = 0) -> int:

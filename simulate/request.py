@@ -85,7 +85,15 @@ def _keep_it_short(chosen: argparse.Namespace) -> None:
 def _options(chosen: argparse.Namespace) -> Options:
     strategies = _known("--strategies", chosen.strategies, acquisition.names())
     starts = _known("--starts", chosen.starts, initialization.names())
-    names = ("start_per_class", "step_size", "states", "fine_tuning", "warm_start", "head")
+    names = (
+        "start_per_class",
+        "step_size",
+        "audit_share",
+        "states",
+        "fine_tuning",
+        "warm_start",
+        "head",
+    )
     given = {name: value for name in names if (value := getattr(chosen, name)) is not None}
     learner = LearnerConfig.preset(
         chosen.preset, backbone=chosen.backbone, speakers=chosen.speakers, **given
