@@ -324,12 +324,15 @@ class Jobs(DBOSConfiguredInstance):
             path = dict(before.path) if before is not None and same else {}
             speaker = rule.speaker(task.data, next(iter(audio.values()), ""))
             tasks[task.id] = TaskRecord(audio, path, None, task.is_labeled, speaker)
+        there = {r.audio[key]: path for r in tasks.values() for key, path in r.path.items()}
         wanted: dict[str, list[tuple[int, str]]] = {}  # who wants each address: several may
         for task_id, record in tasks.items():
             nothing = None if record.audio else f"no audio under {', '.join(sorted(keys))}"
             tasks[task_id] = replace(record, path=dict(record.path), error=nothing)
             for key, uri in record.audio.items():
-                if key not in record.path:
+                if uri in there:
+                    tasks[task_id].path[key] = there[uri]
+                elif key not in record.path:
                     wanted.setdefault(str(uri), []).append((task_id, key))
         folder.save_tasks(tasks)
         self._first_order(folder, version)
