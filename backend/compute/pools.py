@@ -70,14 +70,6 @@ def reporter(folder: ProjectFolder, version: str) -> Progress:
     return report
 
 
-def unlabelled(folder: ProjectFolder, tasks: Mapping[int, TaskRecord]) -> dict[int, TaskRecord]:
-    return {
-        key: task
-        for key, task in tasks.items()
-        if not task.labelled and any((folder.path / p).is_file() for p in task.path.values())
-    }
-
-
 def audio_path(folder: ProjectFolder, task: TaskRecord, control: Mapping[str, Any]) -> Path | None:
     """The task's audio for a control, None where there is none."""
     name = task.path.get(control["audio_key"])

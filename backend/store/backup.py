@@ -30,7 +30,7 @@ from backend.store import migrations
 from backend.store.engine import Database
 from backend.store.history import now
 from backend.store.projects import ProjectFolder, Projects
-from backend.store.schema import CHANGES, ERRORS, METADATA, WORKERS
+from backend.store.schema import ERRORS, METADATA, WORKERS
 
 FORMAT = 1
 MANIFEST, DATABASE = "backup.json", "after.sqlite"
@@ -121,7 +121,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 def _copy_rows(source: sa.Connection, target: sa.Connection) -> None:
     """Replace every table's rows by those of the source."""
     for table in METADATA.sorted_tables:
-        numbered = table in (CHANGES, ERRORS)  # PostgreSQL goes on counting where it was
+        numbered = table is ERRORS  # PostgreSQL goes on counting where it was
         columns = [column for column in table.c if not (numbered and column.name == "id")]
         target.execute(sa.delete(table))
         rows = source.execute(sa.select(*columns).order_by(*table.primary_key))

@@ -1,4 +1,4 @@
-"""The small documents of a project, JSON by name, and the large ones, which are files.
+"""The documents of a project, JSON by name, and those that learners keep in files.
 
 A document is a row: a reader finds the old one or the new one, whatever dies. A file is written
 beside, forced to disk and renamed, to the same end.
@@ -20,7 +20,7 @@ from backend.store.engine import parts
 from backend.store.schema import DOCUMENTS
 from backend.store.stored import Stored
 
-FILES = ("predictions.json", "state.json")  # scores of a whole pool; what a learner itself writes
+FILE = "state.json"  # what a learner itself writes
 
 
 class Documents(Stored):
@@ -28,14 +28,14 @@ class Documents(Stored):
 
     def read(self, name: str, default: Any) -> Any:
         """A document's content, the default where there is none."""
-        if name.endswith(FILES):
+        if name.endswith(FILE):
             return self._read_file(name, default)
         with self.database.read() as connection:
             return self._read_document(connection, name, default)
 
     def write(self, name: str, content: Any) -> None:
         """Add a document, or replace it."""
-        if name.endswith(FILES):
+        if name.endswith(FILE):
             self._write_file(name, content)
             return
         with self.database.write() as connection:
@@ -45,7 +45,7 @@ class Documents(Stored):
         """Have no document or file of these names."""
         wanted = list(names)
         for name in wanted:
-            if name.endswith(FILES):
+            if name.endswith(FILE):
                 (self.path / name).unlink(missing_ok=True)
         with self.database.write() as connection:
             self._delete_documents(connection, wanted)

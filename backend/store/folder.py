@@ -21,6 +21,7 @@ from backend.store.releases import Releases
 from backend.store.schema import DOCUMENTS
 
 FOLLOWS, ORDER, POOL = "follows.json", "order.json", "pool.json"
+BESIDE = "beside.json"  # that a whole pool's predictions may be in Label Studio
 SPEAKERS = "speakers.json"  # the rule by which the tasks' speakers were read
 
 

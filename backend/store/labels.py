@@ -1,15 +1,14 @@
 """The labels of a project: the annotations that people gave, and the votes that follow from them.
 
 Both are rows, an annotation and a task's votes on a question each, so that what a label costs does
-not grow with their number. Every change of votes has a number that only grows: a step asks for what
-came after the last one it knows (labels_since).
+not grow with their number.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,21 +17,13 @@ from backend.label_studio import labeling
 from backend.label_studio.labeling import Control
 from backend.store.documents import Documents
 from backend.store.engine import parts
-from backend.store.schema import ANNOTATIONS, CLOCKS, LABELS
+from backend.store.schema import ANNOTATIONS, LABELS
 
 CONTROLS = "controls"  # the document that says what is asked
 
 Votes = list[list[str]]  # what each annotator chose
 Annotation = Mapping[str, Any]  # as Label Studio gives it
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class LabelChanges:
-    """Votes that changed, by control and task; None: there are none any more. last: up to where."""
-
-    last: int
-    votes: dict[str, dict[str, Votes | None]]
 
 
 class Labels(Documents):
@@ -43,49 +34,9 @@ class Labels(Documents):
     def labels(self) -> dict[str, dict[str, Votes]]:
         """{control: {task: votes}}, every control of save_controls() included."""
         found: dict[str, dict[str, Votes]] = {control.name: {} for control in self.controls()}
-        for name, tasks in self.labels_since(0).votes.items():
-            found[name] = {task: votes for task, votes in tasks.items() if votes is not None}
-        return found
-
-    def labels_since(self, last: int) -> LabelChanges:
-        """What changed after the number `last` of an earlier answer. An answer whose `last` is 0
-        says that the labels were never read."""
-        statement = (
-            sa.select(LABELS.c.control, LABELS.c.task, LABELS.c.votes)
-            .where(LABELS.c.project_id == self.id, LABELS.c.change > last)
-            .order_by(LABELS.c.task)
-        )
-        changed: dict[str, dict[str, Votes | None]] = defaultdict(dict)
         with self.database.read() as connection:
-            newest = self._clock(connection)
-            for control, task, votes in connection.execute(statement):
-                changed[control][str(task)] = votes
-        return LabelChanges(newest, dict(changed))
-
-    def label_count(self) -> int:
-        """Tasks that have a label on any question."""
-        statement = sa.select(sa.func.count(LABELS.c.task.distinct())).where(
-            LABELS.c.project_id == self.id, LABELS.c.votes.is_not(None)
-        )
-        with self.database.read() as connection:
-            return connection.execute(statement).scalar_one()
-
-    def annotations(self, tasks: Iterable[int] | None = None) -> dict[int, list[Row]]:
-        """The annotations by task, as Label Studio writes them, with their choices alone."""
-        with self.database.read() as connection:
-            return self._read_annotations(connection, tasks)
-
-    def tasks_of_annotations(self, annotations: Iterable[int]) -> dict[int, int]:
-        """The task of each annotation that is known; an event of a deletion doesn't name it."""
-        found: dict[int, int] = {}
-        with self.database.read() as connection:
-            for some in parts(annotations):
-                rows = connection.execute(
-                    sa.select(ANNOTATIONS.c.id, ANNOTATIONS.c.task).where(
-                        ANNOTATIONS.c.project_id == self.id, ANNOTATIONS.c.id.in_(some)
-                    )
-                )
-                found |= {row.id: row.task for row in rows}
+            for (name, task), votes in self._read_votes(connection, None).items():
+                found.setdefault(name, {})[str(task)] = votes
         return found
 
     def controls(self) -> tuple[Control, ...]:
@@ -105,10 +56,6 @@ class Labels(Documents):
             self._derive(connection, self._read_annotations(connection), complete=True)
         return True
 
-    def save_labels(self, task: int, annotations: Sequence[Annotation]) -> bool:
-        """A task's annotations are these; whether that changes its votes."""
-        return bool(self.save_labels_of({task: annotations}))
-
     def save_labels_of(self, annotations: Mapping[int, Sequence[Annotation]]) -> frozenset[int]:
         """These tasks' annotations are these; the tasks whose votes that changes."""
         with self.database.write() as connection:
@@ -122,10 +69,7 @@ class Labels(Documents):
                 key: [] for key in before.keys() - annotations.keys()
             }
             kept = self._write_annotations(connection, {**annotations, **gone})
-            changed = self._derive(connection, kept, complete=True)
-            if not self._clock(connection):  # now they have been read
-                self._tick(connection)
-        return changed
+            return self._derive(connection, kept, complete=True)
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -192,26 +136,28 @@ class Labels(Documents):
                 if votes := labeling.votes(control, given):
                     after[control.name, task] = votes
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        if changed:
-            change = self._tick(connection)
-            rows = [
-                {
-                    "project_id": self.id,
-                    "control": control,
-                    "task": task,
-                    "votes": after.get((control, task)),
-                    "change": change,
-                }
-                for control, task in sorted(changed)
-            ]
-            self.database.upsert(connection, LABELS, rows)
+        rows: list[Row] = [
+            {"project_id": self.id, "control": key[0], "task": key[1], "votes": after[key]}
+            for key in sorted(changed & after.keys())
+        ]
+        self.database.upsert(connection, LABELS, rows)
+        gone = changed - after.keys()
+        for question in {name for name, _ in gone}:
+            for some in parts(task for name, task in gone if name == question):
+                connection.execute(
+                    sa.delete(LABELS).where(
+                        LABELS.c.project_id == self.id,
+                        LABELS.c.control == question,
+                        LABELS.c.task.in_(some),
+                    )
+                )
         return frozenset(task for _, task in changed)
 
     def _read_votes(
         self, connection: sa.Connection, tasks: Iterable[int] | None
     ) -> dict[tuple[str, int], Votes]:
         every = sa.select(LABELS.c.control, LABELS.c.task, LABELS.c.votes).where(
-            LABELS.c.project_id == self.id, LABELS.c.votes.is_not(None)
+            LABELS.c.project_id == self.id
         )
         statements = (
             [every]
@@ -223,22 +169,6 @@ class Labels(Documents):
             for statement in statements
             for control, task, votes in connection.execute(statement)
         }
-
-    def _clock(self, connection: sa.Connection) -> int:
-        """The number of the newest change."""
-        statement = sa.select(CLOCKS.c.labels).where(CLOCKS.c.project_id == self.id)
-        return connection.execute(statement).scalar() or 0
-
-    def _tick(self, connection: sa.Connection) -> int:
-        """The next number. Its row is locked until the transaction ends: numbers are seen in
-        their order."""
-        self.database.ensure(connection, CLOCKS, {"project_id": self.id, "labels": 0})
-        connection.execute(
-            sa.update(CLOCKS)
-            .where(CLOCKS.c.project_id == self.id)
-            .values(labels=CLOCKS.c.labels + 1)
-        )
-        return self._clock(connection)
 
 
 def _controls(described: Iterable[Mapping[str, Any]]) -> tuple[Control, ...]:

@@ -1,14 +1,13 @@
 """The projects that are connected: rows that web process and worker both change.
 
-Who a project is, how to reach it, and counters of what happened. A webhook only adds to a counter
-and notes what it named; the worker sees that and asks Label Studio what is true.
+Who a project is, how to reach it, and counters of what happened. A webhook only adds to a counter;
+the worker sees that and asks Label Studio what is true.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,19 +16,19 @@ import sqlalchemy as sa
 from backend.settings import Settings
 from backend.store import leases, migrations
 from backend.store.engine import Database, Fence
-from backend.store.folder import FOLLOWS, ORDER, POOL, SPEAKERS, ProjectFolder
+from backend.store.folder import BESIDE, FOLLOWS, ORDER, POOL, SPEAKERS, ProjectFolder
 from backend.store.history import MAX_ERRORS, RESERVE, now
-from backend.store.schema import CHANGES, PROJECTS, WORKERS
+from backend.store.schema import PROJECTS, WORKERS
 from backend.store.tasks import TaskRecord
 
 __all__ = [
+    "BESIDE",
     "FOLLOWS",
     "MAX_ERRORS",
     "ORDER",
     "POOL",
     "RESERVE",
     "SPEAKERS",
-    "Changes",
     "Project",
     "ProjectFolder",
     "Projects",
@@ -55,10 +54,11 @@ class Project:
     """A connected project.
 
     events, task_events, train_requests count what Label Studio said since connecting: changed
-    annotations, imported or deleted tasks, the Train button. adopted: it was connected in Label
-    Studio's own pages, and the worker has still to check and repair the connection. speaker_key,
-    speaker_pattern: how tasks say who speaks (label_studio/speakers.py). show_guess: whether people
-    see the model's choice before they have answered; None: as the settings say.
+    annotations, imported or deleted tasks or another setting, the Train button. adopted: it was
+    connected in Label Studio's own pages, and the worker has still to check and repair the
+    connection. speaker_key, speaker_pattern: how tasks say who speaks (label_studio/speakers.py).
+    show_guess: whether people see the model's choice before they have answered; None: as the
+    settings say.
     """
 
     id: int
@@ -82,15 +82,6 @@ class Project:
     def shows_guess(self, settings: Settings) -> bool:
         """Whether people are to see the model's choice before they have answered."""
         return settings.show_guess if self.show_guess is None else self.show_guess
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What events named since it was last forgotten; last: up to which note, for forgetting."""
-
-    last: int
-    tasks: frozenset[int]
-    annotations: frozenset[int]  # deleted ones: events name no task of theirs
 
 
 class Projects:
@@ -156,52 +147,6 @@ class Projects:
             )
         if not changed.rowcount:
             raise UnknownProject(project_id)
-
-    # --- what events named -----------------------------------------------------------------------
-
-    def note_changes(
-        self, project_id: int, tasks: Iterable[int] = (), annotations: Iterable[int] = ()
-    ) -> None:
-        """These tasks, and the tasks of these annotations, are to be read again; raises
-        UnknownProject."""
-        rows: list[dict[str, Any]] = [
-            {"project_id": project_id, "task": task, "annotation": None} for task in set(tasks)
-        ]
-        rows += [
-            {"project_id": project_id, "task": None, "annotation": annotation}
-            for annotation in set(annotations)
-        ]
-        if not rows:
-            return
-        with self.database.write() as connection:
-            # The lock has numbers committed in their order: none is forgotten before it was read.
-            known = connection.execute(
-                sa.select(PROJECTS.c.id).where(PROJECTS.c.id == project_id).with_for_update()
-            )
-            if known.scalar() is None:
-                raise UnknownProject(project_id)
-            connection.execute(sa.insert(CHANGES), rows)
-
-    def changes(self, project_id: int) -> Changes:
-        """What was noted and not forgotten yet."""
-        with self.database.read() as connection:
-            rows = connection.execute(
-                sa.select(CHANGES.c.id, CHANGES.c.task, CHANGES.c.annotation).where(
-                    CHANGES.c.project_id == project_id
-                )
-            ).all()
-        return Changes(
-            last=max((row.id for row in rows), default=0),
-            tasks=frozenset(row.task for row in rows if row.task is not None),
-            annotations=frozenset(row.annotation for row in rows if row.annotation is not None),
-        )
-
-    def forget_changes(self, project_id: int, last: int) -> None:
-        """What was noted up to there has been read from Label Studio."""
-        with self.database.write() as connection:
-            connection.execute(
-                sa.delete(CHANGES).where(CHANGES.c.project_id == project_id, CHANGES.c.id <= last)
-            )
 
     # --- workers ---------------------------------------------------------------------------------
 

@@ -56,16 +56,6 @@ LEASES = sa.Table(  # who alone may do something; a row stays, so that its token
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),  # database time
 )
-CHANGES = sa.Table(  # what events named and no step has read yet
-    "after_changes",
-    METADATA,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("project_id", sa.Integer, nullable=False),
-    sa.Column("task", sa.BigInteger),
-    sa.Column("annotation", sa.BigInteger),
-    sa.Index("after_changes_of_project", "project_id", "id"),
-    sqlite_autoincrement=True,  # a number is not given again
-)
 TASKS = sa.Table(
     "after_tasks",
     METADATA,
@@ -91,22 +81,14 @@ ANNOTATIONS = sa.Table(  # with Label Studio's names
     sa.Column("updated_at", sa.Text),
     sa.Index("after_annotations_of_task", "project_id", "task"),
 )
-LABELS = sa.Table(  # what annotations say on a question; no votes: they said something once
+LABELS = sa.Table(  # what annotations say on a question
     "after_labels",
     METADATA,
     sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("control", sa.Text, primary_key=True),
     sa.Column("task", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("votes", Json),
-    sa.Column("change", sa.BigInteger, nullable=False),
+    sa.Column("votes", Json, nullable=False),
     sa.Index("after_labels_by_task", "project_id", "task"),
-    sa.Index("after_labels_by_change", "project_id", "change"),
-)
-CLOCKS = sa.Table(  # the newest change of a project's labels
-    "after_clocks",
-    METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("labels", sa.BigInteger, nullable=False),
 )
 DOCUMENTS = sa.Table(  # small JSON of a project, by name
     "after_documents",

@@ -85,17 +85,6 @@ class Tasks(Labels):
         with self.database.write() as connection:
             self._write_tasks(connection, tasks)
 
-    def note_labelled(self, labelled: Mapping[int, bool]) -> None:
-        """Whether Label Studio counts these tasks as finished; unknown ones are passed over."""
-        with self.database.write() as connection:
-            for value in (True, False):
-                for ids in parts(key for key, is_so in labelled.items() if is_so == value):
-                    connection.execute(
-                        sa.update(TASKS)
-                        .where(TASKS.c.project_id == self.id, TASKS.c.id.in_(ids))
-                        .values(labelled=value)
-                    )
-
     def remove_tasks(self, ids: Iterable[int]) -> None:
         """These tasks are gone from Label Studio, and their labels with them."""
         with self.database.write() as connection:

@@ -3,7 +3,8 @@
 Label Studio is the truth: everything is read once, after that only tasks that changed after the
 newest change known (creating, changing, deleting and skipping annotations all move a task's
 `updated_at`). Only deleted tasks don't show so; the number of tasks tells of them, and then all are
-listed again. A worker that starts anew reads everything anew, so nothing of this needs to be kept.
+listed again. A worker that starts anew reads everything anew. What it takes in is kept in the
+database, for rounds, which learn from it, and for backups (keep()).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from backend.label_studio import labeling
 from backend.label_studio.labeling import Control
 from backend.label_studio.predictions import LabelStudio
 from backend.label_studio.reading import BEGINNING, ChangedTask
+from backend.store.projects import ProjectFolder
 
 # What is committed later may have an earlier time: a change is looked for this long again.
 OVERLAP = timedelta(seconds=5)
@@ -30,8 +32,7 @@ class Intake:
     """The labels of one project as Label Studio has them.
 
     votes: by control, of tasks that have any. finished: tasks that Label Studio wants no label
-    for any more. tasks: all ids. audio: the audio addresses of tasks that are new or changed,
-    taken by whoever fetches. since: the newest change seen.
+    for any more. tasks: all ids. since: the newest change seen.
     """
 
     controls: tuple[Control, ...]
@@ -39,6 +40,8 @@ class Intake:
     finished: set[int] = field(default_factory=set)
     tasks: set[int] = field(default_factory=set)
     since: str = BEGINNING
+    _taken: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)  # and not kept
+    _all_taken: bool = False  # so that what isn't there is gone
     _seen: dict[int, str] = field(default_factory=dict)  # changes of the last seconds, by task
 
     @classmethod
@@ -54,7 +57,17 @@ class Intake:
         )
         for task in client.annotated(project_id):
             intake._note_votes(task["id"], task["annotations"])
+        intake._all_taken = True
         return intake
+
+    def keep(self, folder: ProjectFolder) -> None:
+        """Write to the database what was taken in since the last time."""
+        if self._all_taken:
+            folder.save_controls(self.controls)
+            folder.save_all_labels(self._taken)
+        elif self._taken:
+            folder.save_labels_of(self._taken)
+        self._taken, self._all_taken = {}, False
 
     def refresh(self, client: LabelStudio, project_id: int) -> Changes:
         """Take in what changed since; what it was."""
@@ -85,6 +98,7 @@ class Intake:
 
     def _note_votes(self, task: int, annotations: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the task's labels are others now."""
+        self._taken[task] = annotations
         moved = False
         for control in self.controls:
             known = self.votes.setdefault(control.name, {})

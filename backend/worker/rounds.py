@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from backend.label_studio import labeling
-from backend.label_studio.predictions import LabelStudio
 from backend.store import learners
 from backend.store.projects import ProjectFolder, now
 
@@ -18,25 +16,13 @@ def next_version(folder: ProjectFolder, labelled: int) -> str:
     return f"after-r{max(numbers, default=-1) + 1:02d}-n{labelled:04d}"
 
 
-def current_labels(client: LabelStudio, project_id: int) -> dict[str, dict[str, list[list[str]]]]:
-    """{control: {task: votes}} as Label Studio has them now."""
-    controls = labeling.controls(client.project(project_id).label_config)
-    annotated = client.annotated(project_id)
-    labels: dict[str, dict[str, list[list[str]]]] = {}
-    for control in controls:
-        votes = {str(t["id"]): labeling.votes(control, t["annotations"]) for t in annotated}
-        labels[control.name] = {key: given for key, given in votes.items() if given}
-    return labels
-
-
 def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
     """What the status page shows of a round."""
     trained = folder.read(f"rounds/{version}/trained.json", {})
     main: dict[str, Any] = next(iter(trained.values()), {})
     sizes = folder.read("plan.json", {})
-    tasks = folder.tasks()
     labelled = int(version.rsplit("-n", 1)[1])
-    pool = len(tasks)
+    pool = folder.task_count()
     refused = [r["reason"] for r in trained.values() if not r["promoted"]]
     promoted = not trained or any(r["promoted"] for r in trained.values())
     return {
@@ -55,7 +41,6 @@ def history_entry(folder: ProjectFolder, version: str) -> dict[str, Any]:
         "advice": main.get("advice"),
         "controls": trained,
         "pool": pool,
-        "to_label": sum(not task.labelled for task in tasks.values()),
         "start": sizes.get("start", 0),
         "round_size": sizes.get("round_size", 0),
         "budget": sizes.get("budget", 0),

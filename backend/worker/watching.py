@@ -210,6 +210,7 @@ class Watcher:
         state.counters = counters
         if state.intake is None:  # no task yet, or no question
             return
+        state.intake.keep(folder)
         self._orderer.advance(client, project, folder, state.intake, state.order, now_s)
         if state.undecided and now_s >= state.decide_at and not _holding(folder, project):
             state.decide_at = now_s + DECIDE_S
@@ -297,7 +298,8 @@ class Watcher:
         return Known(
             serving=serving,
             learners=described,
-            tasks=state.known,
+            # Of an older release the recordings have no mark, and steps nothing to begin with.
+            tasks=state.known if state.pool else frozenset(),
             labels=folder.read("trained-on.json", {}),
             rounds=sum(learners.rounds_of(folder, learner) for learner in described),
             start=sizes.get("start", 1),

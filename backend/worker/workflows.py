@@ -155,12 +155,11 @@ class Jobs(DBOSConfiguredInstance):
 
     @DBOS.step(name="begin round")
     def begin_round(self, project_id: int) -> str | None:
-        """The labels as they are now, under a new version; None where there are none."""
-        project, folder = self._project(project_id)
-        controls = self._controls(project)
-        labels = self._patiently(
-            project, lambda: rounds.current_labels(self._client(project), project_id)
-        )
+        """The labels that the worker has taken in, under a new version; None where there are
+        none."""
+        _, folder = self._project(project_id)
+        controls = [learners.describe(control) for control in folder.controls()]
+        labels = folder.labels()
         labelled = {task for votes in labels.values() for task in votes}
         if not labelled:
             return None

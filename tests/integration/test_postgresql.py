@@ -98,18 +98,14 @@ def test_the_store_keeps_everything_in_postgresql(database, tmp_path):
     tasks = {key: TaskRecord({"audio": f"/{key}.wav"}, {}) for key in range(1, 2_000)}
     folder.save_tasks(tasks)
     folder.save_tasks(tasks | {3: replace(tasks[3], error="404")})
-    folder.note_labelled({5: True})
     folder.remove_tasks([2_000, 1])
     assert len(folder.tasks()) == folder.task_count() == 1_998
     assert folder.unusable() == {3: "404"}
-    assert folder.task_count(labelled=True) == 1
     folder.save_controls([Control("emotion", "audio", "audio", ("joy", "anger"), False)])
     chosen = [{"from_name": "emotion", "value": {"choices": ["joy"]}}]
     given = {key: [{"id": key, "completed_by": 1, "result": chosen}] for key in (5, 6)}
     assert folder.save_all_labels(given) == {5, 6}
-    last = folder.labels_since(0).last
-    folder.save_labels(6, [])
-    assert folder.labels_since(last).votes == {"emotion": {"6": None}}
+    folder.save_labels_of({6: []})
     assert folder.labels() == {"emotion": {"5": [["joy"]]}}
     folder.write("plan.json", {"odd": [float("inf"), "\0"]})
     assert folder.read("plan.json", {}) == {"odd": [float("inf"), "\0"]}
@@ -134,21 +130,6 @@ def test_the_store_keeps_everything_in_postgresql(database, tmp_path):
     assert folder.labels() == {"emotion": {"5": [["joy"]]}}
     assert folder.releases.current() == "after-r01-n0004"
     folder.note_error("round", "numbers go on")
-    projects.note_changes(7, tasks=[1])
-
-
-def test_no_change_is_forgotten_unread_in_postgresql(database, tmp_path):
-    """Numbers that transactions take at once are committed in their order."""
-    projects = Projects(Settings(data=tmp_path, database_url=SecretStr(database)))
-    projects.save(Project(id=7, url="http://label-studio", api_key="k", secret="s"))
-    read: set[int] = set()
-    with ThreadPoolExecutor(8) as threads:
-        noted = [threads.submit(projects.note_changes, 7, [task]) for task in range(200)]
-        while not all(future.done() for future in noted) or projects.changes(7).tasks:
-            changes = projects.changes(7)
-            read |= changes.tasks
-            projects.forget_changes(7, changes.last)
-    assert read == set(range(200))
 
 
 def test_one_of_many_gets_a_lease_in_postgresql(database, tmp_path):

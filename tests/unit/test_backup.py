@@ -35,9 +35,8 @@ def fill(settings: Settings, mark: str = "one") -> ProjectFolder:
     folder.releases.publish(VERSION, {"emotion": ("emotion", "m")}, 4)
     folder.add_history({"version": VERSION, "mark": mark})
     folder.note_error("round", "a few\nwords")
-    folder.write(f"rounds/{VERSION}/predictions.json", {"mark": mark})
+    folder.write("learners/emotion/state.json", {"mark": mark})
     folder.note_progress(VERSION, "training", 1, 2, time.time())
-    projects.note_changes(7, tasks=[1])
     return folder
 
 
@@ -60,10 +59,9 @@ def test_everything_that_can_not_be_computed_again_comes_back(settings, other, t
     assert Projects(other).get(7).api_key == "k"
     assert folder.releases.current() == VERSION
     assert folder.history() == [{"version": VERSION, "mark": "one"}]
-    assert folder.predictions(VERSION) == {"mark": "one"}
+    assert folder.read("learners/emotion/state.json", None) == {"mark": "one"}
     assert (folder.path / MODEL).read_text() == "one"
     assert folder.errors()[0]["message"] == "a few\nwords"
-    assert Projects(other).changes(7).tasks == {1}
 
 
 def test_audio_and_features_come_along_where_asked_for(settings, other, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from web_fixtures import add_project, make_settings
 
 from backend.label_studio.labeling import controls
 from backend.label_studio.reading import BEGINNING, ChangedTask, Task
@@ -127,3 +128,22 @@ def test_new_tasks_and_other_labels_are_told_apart():
     server.put(1, None, cancelled=True)
     assert intake.refresh(server, 1).relabelled == {1}
     assert intake.labelled == set()
+
+
+def test_what_is_taken_in_is_kept_for_rounds(tmp_path):
+    """At first all of it, then what changed; what was deleted meanwhile goes with a full look."""
+    folder, server = add_project(make_settings(tmp_path)), Server()
+    server.put(1, "joy")
+    server.put(2, "rage")
+    intake = Intake.read(server, 1, CONTROLS)
+    intake.keep(folder)
+    assert folder.labels() == {"emotion": {"1": [["joy"]], "2": [["rage"]]}}
+    server.put(2)
+    server.put(3, "joy")
+    intake.refresh(server, 1)
+    intake.keep(folder)
+    assert folder.labels() == intake.votes == {"emotion": {"1": [["joy"]], "3": [["joy"]]}}
+    del server.all[1]
+    again = Intake.read(server, 1, CONTROLS)
+    again.keep(folder)
+    assert folder.labels() == again.votes == {"emotion": {"3": [["joy"]]}}

@@ -98,7 +98,7 @@ def test_workers_are_remembered(projects):
 
 
 def test_a_large_document_is_a_file_that_is_replaced_whole(folder, monkeypatch):
-    name = "rounds/after-r01-n0004/predictions.json"
+    name = "learners/emotion/state.json"
     folder.write(name, {"old": 1})
 
     def full(*_: object) -> None:
@@ -108,7 +108,7 @@ def test_a_large_document_is_a_file_that_is_replaced_whole(folder, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         folder.write(name, {"new": 2})
     assert folder.read(name, None) == {"old": 1}
-    assert [p.name for p in (folder.path / name).parent.iterdir()] == ["predictions.json"]
+    assert [p.name for p in (folder.path / name).parent.iterdir()] == ["state.json"]
 
 
 def test_errors_are_kept_on_a_full_disk(folder, monkeypatch):
@@ -158,8 +158,9 @@ def test_the_same_error_again_counts(folder):
 def test_rounds_that_are_no_release_are_removed(folder):
     versions = [f"after-r0{number}-n0004" for number in range(4)]
     for version in versions:
-        for name in ("snapshot.json", "trained.json", "predictions.json"):
+        for name in ("snapshot.json", "trained.json"):
             folder.write(f"rounds/{version}/{name}", {"of": version})
+        (folder.rounds / version).mkdir(parents=True)  # where older releases kept scores
     folder.releases.publish(versions[1], {})
     folder.write("plan.json", {})
     folder.forget_rounds(keep=[versions[3]])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from backend.settings import Settings, SettingsError
 from backend.store import migrations
 from backend.store.engine import Database
-from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord, UnknownProject
+from backend.store.projects import Project, ProjectFolder, Projects, TaskRecord
 from backend.store.schema import METADATA
 
 PROJECT = Project(id=7, url="http://label-studio", api_key="very-secret", secret="hook")
@@ -180,13 +180,6 @@ def test_saving_the_same_tasks_writes_nothing(folder):
     assert not [statement for statement in written if statement.startswith(("INSERT", "DELETE"))]
 
 
-def test_a_label_marks_its_task_alone(folder):
-    folder.save_tasks({key: task(key) for key in (1, 2, 3)})
-    folder.note_labelled({1: True, 2: False, 99: True})
-    assert {key for key, record in folder.tasks().items() if record.labelled} == {1}
-    assert folder.task_count(labelled=True) == 1
-
-
 @pytest.mark.slow
 def test_a_hundred_thousand_tasks_stay_quick(folder):
     """Generous limits: what is held off is a cost of another order."""
@@ -197,44 +190,7 @@ def test_a_hundred_thousand_tasks_stay_quick(folder):
     began = time.process_time()
     for key in range(100):
         folder.update_tasks({key: task(key, labelled=True)})
-        folder.note_labelled({key: False})
     assert time.process_time() - began < 2
-
-
-# --- what events named ---------------------------------------------------------------------------
-
-
-def test_changes_are_kept_until_they_are_forgotten(projects):
-    projects.note_changes(7, tasks=[3, 4, 4])
-    projects.note_changes(7, annotations=[11])
-    first = projects.changes(7)
-    assert (first.tasks, first.annotations) == ({3, 4}, {11})
-    projects.note_changes(7, tasks=[3])  # while the step reads what was noted before
-    projects.forget_changes(7, first.last)
-    assert projects.changes(7).tasks == {3}
-    assert projects.changes(7).annotations == frozenset()
-
-
-def test_forgetting_all_changes_uses_no_number_again(projects):
-    projects.note_changes(7, tasks=[3])
-    last = projects.changes(7).last
-    projects.forget_changes(7, last)
-    projects.note_changes(7, tasks=[4])
-    projects.forget_changes(7, last)
-    assert projects.changes(7).tasks == {4}
-
-
-def test_changes_of_other_projects_stay(projects):
-    projects.save(replace(PROJECT, id=8))
-    projects.note_changes(8, tasks=[1])
-    projects.note_changes(7, tasks=[2])
-    projects.forget_changes(7, projects.changes(7).last)
-    assert projects.changes(8).tasks == {1}
-
-
-def test_changes_of_a_project_that_is_not_connected_are_refused(projects):
-    with pytest.raises(UnknownProject):
-        projects.note_changes(9, tasks=[1])
 
 
 # --- leases --------------------------------------------------------------------------------------

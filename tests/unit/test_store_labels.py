@@ -1,4 +1,4 @@
-"""Labels in the database: votes follow annotations, and a step reads what changed."""
+"""Labels in the database: votes follow annotations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from backend.label_studio import labeling
 from backend.label_studio.labeling import Control
 from backend.settings import Settings
+from backend.store import schema
 from backend.store.projects import ProjectFolder, Projects, TaskRecord
 
 EMOTION = Control("emotion", "audio", "audio", ("joy", "anger"), multiple=False)
@@ -42,33 +43,25 @@ def annotation(key: int, choice: str = "joy", who: Any = 1, **values: Any) -> di
     } | values
 
 
+def save(folder: ProjectFolder, task: int, annotations: list[dict[str, Any]]) -> bool:
+    """These are the task's annotations; whether that changes its votes."""
+    return bool(folder.save_labels_of({task: annotations}))
+
+
+def kept(folder: ProjectFolder) -> dict[int, dict[str, Any]]:
+    """The annotations that are kept, by id."""
+    with folder.database.read() as connection:
+        rows = connection.execute(sa.select(schema.ANNOTATIONS)).all()
+    return {row.id: dict(row._mapping) for row in rows}
+
+
 def test_a_label_is_kept_and_changed_and_taken_back(folder):
-    assert folder.save_labels(3, [annotation(1)])
+    assert save(folder, 3, [annotation(1)])
     assert folder.labels() == {"emotion": {"3": [["joy"]]}}
-    assert not folder.save_labels(3, [annotation(1)])
-    assert folder.save_labels(3, [annotation(1, "anger")])
+    assert not save(folder, 3, [annotation(1)])
+    assert save(folder, 3, [annotation(1, "anger")])
     assert folder.labels() == {"emotion": {"3": [["anger"]]}}
-    assert folder.save_labels(3, [])
-    assert folder.labels() == {"emotion": {}}
-    assert folder.label_count() == 0
-
-
-def test_a_step_reads_what_changed_since_the_last(folder):
-    folder.save_all_labels({1: [annotation(1)], 2: [annotation(2)]})
-    first = folder.labels_since(0)
-    assert first.votes == {"emotion": {"1": [["joy"]], "2": [["joy"]]}}
-    assert folder.labels_since(first.last).votes == {}
-    folder.save_labels(2, [annotation(2, "anger")])
-    folder.save_labels(1, [])
-    second = folder.labels_since(first.last)
-    assert second.votes == {"emotion": {"1": None, "2": [["anger"]]}}
-    assert folder.labels_since(second.last) == replace(second, votes={})
-
-
-def test_labels_that_were_never_read_are_told_from_none(folder):
-    assert folder.labels_since(0).last == 0
-    folder.save_all_labels({})
-    assert folder.labels_since(0).last > 0
+    assert save(folder, 3, [])
     assert folder.labels() == {"emotion": {}}
 
 
@@ -76,33 +69,21 @@ def test_a_full_look_takes_away_what_is_gone(folder):
     folder.save_all_labels({1: [annotation(1)], 2: [annotation(2)]})
     assert folder.save_all_labels({2: [annotation(2)], 3: [annotation(3)]}) == {1, 3}
     assert folder.labels()["emotion"].keys() == {"2", "3"}
-    assert folder.tasks_of_annotations([1, 2, 3]) == {2: 2, 3: 3}
-
-
-def test_a_deleted_annotation_finds_its_task(folder):
-    folder.save_labels_of({5: [annotation(50, who=1), annotation(51, who=2)], 6: [annotation(60)]})
-    assert folder.tasks_of_annotations([51, 60, 999]) == {51: 5, 60: 6}
+    assert kept(folder).keys() == {2, 3}
 
 
 def test_an_annotation_that_changes_no_vote_is_no_change(folder):
-    folder.save_labels(1, [annotation(1)])
-    before = folder.labels_since(0).last
-    assert not folder.save_labels(1, [annotation(1), annotation(2, was_cancelled=True, result=[])])
-    assert folder.labels_since(0).last == before
-    assert folder.tasks_of_annotations([2]) == {2: 1}
+    assert save(folder, 1, [annotation(1)])
+    assert not save(folder, 1, [annotation(1), annotation(2, was_cancelled=True, result=[])])
+    assert kept(folder)[2]["task"] == 1
 
 
 def test_other_questions_make_other_votes_of_what_is_known(folder):
     given = annotation(1)
     given["result"].append({"from_name": "accent", "value": {"choices": ["south", "north"]}})
-    folder.save_labels(1, [given])
-    before = folder.labels_since(0).last
+    save(folder, 1, [given])
     assert folder.save_controls([replace(EMOTION, labels=("anger", "fear")), ACCENT])
     assert folder.labels() == {"emotion": {}, "accent": {"1": [["north", "south"]]}}
-    assert folder.labels_since(before).votes == {
-        "emotion": {"1": None},
-        "accent": {"1": [["north", "south"]]},
-    }
     assert not folder.save_controls([replace(EMOTION, labels=("anger", "fear")), ACCENT])
     assert folder.controls() == (replace(EMOTION, labels=("anger", "fear")), ACCENT)
 
@@ -113,20 +94,19 @@ def test_the_labels_of_a_task_that_is_gone_go_with_it(folder):
     folder.remove_tasks([1])
     folder.save_tasks({2: TaskRecord({}, {})})
     assert folder.labels()["emotion"].keys() == {"2"}
-    assert folder.tasks_of_annotations([1, 3]) == {}
+    assert kept(folder).keys() == {2}
 
 
 def test_only_choices_are_kept_of_an_annotation(folder):
-    folder.save_labels(1, [annotation(1)])
-    (kept,) = folder.annotations([1])[1]
-    assert kept["result"] == [{"from_name": "emotion", "value": {"choices": ["joy"]}}]
+    save(folder, 1, [annotation(1)])
+    assert kept(folder)[1]["result"] == [{"from_name": "emotion", "value": {"choices": ["joy"]}}]
 
 
 def test_projects_do_not_see_each_others_labels(folder):
     other = ProjectFolder(folder.path.with_name("8"), folder.database)
     other.save_controls([EMOTION])
-    folder.save_labels(1, [annotation(1)])
-    other.save_labels(1, [annotation(1, "anger")])
+    save(folder, 1, [annotation(1)])
+    save(other, 1, [annotation(1, "anger")])
     other.save_all_labels({})
     assert folder.labels() == {"emotion": {"1": [["joy"]]}}
 
@@ -157,26 +137,19 @@ def test_votes_are_those_of_the_annotations_as_label_studio_has_them(
     folder = Projects(Settings(data=tmp_path_factory.mktemp("data"))).folder(1)
     folder.save_controls([EMOTION])
     truth: dict[int, list[dict[str, Any]]] = {}
-    seen: dict[str, Any] = {}
-    last = 0
     for task, given_ in steps:
         # An annotation belongs to one task: its id says which.
         truth[task] = [a | {"id": 10 * task + a["id"]} for a in given_]
         if complete:
             folder.save_all_labels(truth)
         else:
-            folder.save_labels(task, truth[task])
-        changes = folder.labels_since(last)
-        last = changes.last
-        seen |= changes.votes.get("emotion", {})
+            save(folder, task, truth[task])
     expected = {
         str(task): votes
         for task, given_ in truth.items()
         if (votes := labeling.votes(EMOTION, given_))
     }
     assert folder.labels() == {"emotion": expected}
-    assert {key: votes for key, votes in seen.items() if votes} == expected
-    assert folder.label_count() == len(expected)
 
 
 def test_what_a_label_costs_does_not_grow_with_their_number(folder):
@@ -191,9 +164,7 @@ def test_what_a_label_costs_does_not_grow_with_their_number(folder):
             plans.extend(row[-1] for row in rows)
 
     sa.event.listen(folder.database.engine, "before_cursor_execute", explain)
-    folder.save_labels(3, [annotation(3, "anger")])
-    folder.labels_since(folder.labels_since(0).last - 1)
-    folder.tasks_of_annotations([3])
+    save(folder, 3, [annotation(3, "anger")])
     assert plans
     # An index that is searched by the project alone is a scan of all of its rows.
     scans = [plan for plan in plans if plan.startswith("SCAN") or plan.endswith("(project_id=?)")]

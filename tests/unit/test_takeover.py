@@ -76,7 +76,7 @@ def test_one_that_was_given_up_writes_nothing(projects):
     assert projects.lease("worker:a", "b", 60) is not None
     writes = [
         lambda: mine.write("plan.json", {}),
-        lambda: mine.write("rounds/after-r01-n0004/predictions.json", {}),
+        lambda: mine.write("learners/emotion/state.json", {}),
         lambda: mine.save_tasks({1: TaskRecord({}, {})}),
         lambda: mine.releases.publish("after-r01-n0004", {}),
         mine.database.check,
@@ -86,7 +86,7 @@ def test_one_that_was_given_up_writes_nothing(projects):
             write()
     assert len(told) == len(writes)
     assert mine.read("plan.json", {}) == {"by": "a", "late": True}
-    assert mine.predictions("after-r01-n0004") is None
+    assert mine.read("learners/emotion/state.json", None) is None
     assert not mine.tasks()
     projects.folder(7).write("plan.json", {"by": "b"})  # nothing is left locked
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from web_fixtures import add_project, make_settings
+from web_fixtures import CONFIG, add_project, described, make_settings, record, release
 
+from backend.label_studio import labeling
 from backend.label_studio.predictions import LabelStudioFailing, LabelStudioUnavailable
 from backend.store.projects import Projects
 from backend.worker import queueing, watching
-from backend.worker.watching import Watcher
+from backend.worker.intake import Intake
+from backend.worker.watching import Truth, Watcher, needed
 
 
 @pytest.fixture
@@ -102,40 +105,40 @@ class Client:
 
 
 @pytest.fixture
-def cancelled(settings, watcher, monkeypatch) -> list[str]:
-    """Project 1's job was cancelled while it waited; what is queued from now on."""
+def holding(settings, watcher, monkeypatch) -> Callable[[], bool]:
+    """Project 1's job was cancelled while it waited; whether no other is begun."""
     client = Client()
     monkeypatch.setattr(queueing, "_client", lambda _: contextlib.nullcontext(client))
     assert "cancelled: round" in queueing.cancel(settings, 1)
     assert not client.jobs
-    queued: list[str] = []
-
-    class Jobs:
-        round = "round"
-
-    watcher.jobs = Jobs()  # type: ignore[assignment]
-    monkeypatch.setattr(watching, "enqueue", lambda job, *_: queued.append(job) or True)
-    monkeypatch.setattr(
-        Watcher, "_needed", lambda _self, project, *_: "round" if project.id == 1 else None
-    )
-    return queued
+    projects = Projects(settings)
+    return lambda: watching._holding(projects.folder(1), projects.get(1))
 
 
-def test_a_waiting_job_that_was_cancelled_is_not_queued_again(cancelled, watcher):
-    for minute in range(1, 10):
-        watcher.tick(minute * 100.0)
-    assert cancelled == []
+def test_a_waiting_job_that_was_cancelled_is_not_queued_again(holding, settings):
+    assert holding()
+    Projects(settings).note_event(1, tasks_changed=True)  # such as our own change of the project
+    assert holding()
 
 
-def test_the_next_label_begins_it_again(cancelled, watcher, settings):
-    watcher.tick(100.0)
+def test_the_next_label_begins_it_again(holding, settings):
     Projects(settings).note_event(1)
-    watcher.tick(101.0)
-    assert cancelled == ["round"]
+    assert not holding()
 
 
-def test_train_begins_it_again(cancelled, watcher, settings):
-    watcher.tick(100.0)
+def test_train_begins_it_again(holding, settings):
     Projects(settings).request_training(1)
-    watcher.tick(101.0)
-    assert cancelled == ["round"]
+    assert not holding()
+
+
+def test_recordings_that_steps_have_no_mark_of_are_read_again(settings, watcher):
+    """As after an upgrade: the tasks are known, and steps could not begin."""
+    folder = Projects(settings).folder(1)
+    folder.save_tasks({1: record()})
+    release(folder)
+    control = labeling.controls(CONFIG)[0]
+    state = watching._State(intake=Intake((control,), tasks={1}), known=frozenset({1}))
+    truth = Truth(frozenset({described()["learner"]}), {}, frozenset({1}), train_pressed=False)
+    assert needed(watcher._known(folder, state), truth) == ["extend"]
+    state.pool = "1700000000.000"
+    assert needed(watcher._known(folder, state), truth) == []

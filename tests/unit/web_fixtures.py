@@ -124,7 +124,6 @@ def history_entry(round_: int, labelled: int, ua: float | None, **values: Any) -
         "advice": None,
         "controls": {},
         "pool": 500,
-        "to_label": 500 - labelled,
         "start": 12,
         "round_size": 20,
         "budget": 100,

@@ -1,4 +1,4 @@
-"""Tasks, what changed, and leases; tasks.json of every project becomes rows."""
+"""Tasks and leases; tasks.json of every project becomes rows."""
 
 import json
 from typing import Any
@@ -20,15 +20,6 @@ def upgrade() -> None:
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("expires", sa.Float, nullable=False),
     )
-    op.create_table(
-        "after_changes",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-        sa.Column("project_id", sa.Integer, nullable=False),
-        sa.Column("task", sa.BigInteger),
-        sa.Column("annotation", sa.BigInteger),
-        sqlite_autoincrement=True,
-    )
-    op.create_index("after_changes_of_project", "after_changes", ["project_id", "id"])
     tasks = op.create_table(
         "after_tasks",
         sa.Column("project_id", sa.Integer, primary_key=True, autoincrement=False),
@@ -58,5 +49,4 @@ def _tasks(file: files.File) -> list[dict[str, Any]]:
 
 def downgrade() -> None:
     op.drop_table("after_tasks")
-    op.drop_table("after_changes")
     op.drop_table("after_leases")

@@ -42,12 +42,9 @@ def upgrade() -> None:
         _project(),
         sa.Column("control", sa.Text, primary_key=True),
         sa.Column("task", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("votes", sa.Text),
-        sa.Column("change", sa.BigInteger, nullable=False),
+        sa.Column("votes", sa.Text, nullable=False),
     )
     op.create_index("after_labels_by_task", "after_labels", ["project_id", "task"])
-    op.create_index("after_labels_by_change", "after_labels", ["project_id", "change"])
-    op.create_table("after_clocks", _project(), sa.Column("labels", sa.BigInteger, nullable=False))
     documents = op.create_table(
         "after_documents",
         _project(),
@@ -128,5 +125,5 @@ def _errors(file: files.File) -> list[dict[str, Any]]:
 
 
 def downgrade() -> None:
-    for name in ("errors", "history", "releases", "documents", "clocks", "labels", "annotations"):
+    for name in ("errors", "history", "releases", "documents", "labels", "annotations"):
         op.drop_table(f"after_{name}")
