@@ -40,6 +40,10 @@ examples
 
   the model for other programs (transformers, ONNX), and the labels as tables:
     python -m backend export 7 --to call-centre
+
+  what the model says of every recording, as a table or beside the order in Label Studio:
+    python -m backend predictions 7 --csv predictions.csv
+    python -m backend predictions 7 --push
 """
 KEY_HELP = (
     "a personal access token or a legacy token of Label Studio (Account & Settings); better given "
@@ -181,6 +185,15 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
     print(export.run(settings, options.project, options.to, audio=options.audio, onnx=options.onnx))
 
 
+def _predictions(settings: Settings, options: argparse.Namespace) -> None:
+    from backend.cli import predictions
+
+    said = predictions.run(
+        settings, options.project, push=options.push, csv_file=options.csv, json_file=options.json
+    )
+    print(said, file=sys.stderr)  # standard output may be what is written
+
+
 def _disconnect(settings: Settings, options: argparse.Namespace) -> None:
     from backend.label_studio import connect
 
@@ -210,6 +223,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         f"   serves    {project['serving'] or 'nothing yet'}",
         f"   now       {_doing(project)}",
     ]
+    if project["order_ran_out"]:
+        lines.append("   order     run out: tasks are served at random until a worker sends more")
     if project["curve"]:
         newest = project["curve"][-1]
         measured = SOURCES[newest["source"]]
@@ -338,6 +353,21 @@ def _parser() -> argparse.ArgumentParser:
         "--no-onnx", dest="onnx", action="store_false",
         help="leave model.onnx out (it needs requirements-export.txt)",
     )  # fmt: skip
+
+    command = add("predictions", _predictions, "send or write what the model says of every task")
+    command.add_argument("project", type=_number, metavar="PROJECT")
+    where = command.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--push", action="store_true",
+        help="store them in Label Studio beside the order; run again, it goes on where it ended",
+    )  # fmt: skip
+    where.add_argument(
+        "--csv", type=Path, metavar="FILE",
+        help="a row a recording and question; - is standard output",
+    )  # fmt: skip
+    where.add_argument(
+        "--json", type=Path, metavar="FILE", help="as Label Studio imports predictions, or -"
+    )
 
     command = add("disconnect", _disconnect, "forget a project; its models and labels stay")
     command.add_argument("project", type=_number, metavar="PROJECT")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from after_model.labels import LabelSpace
 from backend.label_studio import labeling
@@ -103,11 +103,16 @@ def answers(
 
 def write_csv(path: Path, kind: type, rows: Iterable[Any]) -> None:
     """A table of dataclasses; lists and mappings as JSON."""
-    columns = [field.name for field in fields(kind)]
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows([_cell(getattr(row, name)) for name in columns] for row in rows)
+        write_rows(file, kind, rows)
+
+
+def write_rows(file: IO[str], kind: type, rows: Iterable[Any]) -> None:
+    """write_csv, into a file that is open."""
+    columns = [field.name for field in fields(kind)]
+    table = csv.writer(file)
+    table.writerow(columns)
+    table.writerows([_cell(getattr(row, name)) for name in columns] for row in rows)
 
 
 def write_audformat(

@@ -23,7 +23,7 @@ from backend.label_studio.predictions import LabelStudio, LabelStudioError, Labe
 from backend.label_studio.registration import Webhook
 from backend.label_studio.speakers import NOTHING_SAID, Rule
 from backend.settings import Settings
-from backend.store.projects import Project, Projects, UnknownProject
+from backend.store.projects import ORDER, Project, Projects, UnknownProject
 
 TITLE = "AFTER"
 SAMPLING = "Uncertainty sampling"
@@ -316,16 +316,16 @@ def _repair_webhook(client: LabelStudio, project: Project, result: Connected) ->
 def _repair_order(
     client: LabelStudio, projects: Projects, project: Project, result: Connected
 ) -> None:
-    """Uncertainty sampling by the version that serves, if there are predictions of one."""
+    """Uncertainty sampling by the newest window, if there is one."""
     info = client.project(project.id)
     if info.sampling != SAMPLING:
         client.set_sampling(project.id, SAMPLING)
         result.lines.append("tasks are served by uncertainty from now on")
-    serving = projects.folder(project.id).releases.current()
+    newest = projects.folder(project.id).read(ORDER, {}).get("version")
     if (
-        serving is not None
-        and info.model_version != serving
-        and client.prediction_counts(project.id).get(serving)
+        newest is not None
+        and info.model_version != newest
+        and client.prediction_counts(project.id).get(newest)
     ):
-        client.set_model_version(project.id, serving)
-        result.lines.append(f"tasks are served in the order of {serving} again")
+        client.set_model_version(project.id, newest)
+        result.lines.append(f"tasks are served in the order of {newest} again")

@@ -9,14 +9,11 @@ read is in reading.py, what connects a project in registration.py.
 from __future__ import annotations
 
 import logging
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from label_studio_sdk.label_interface import LabelInterface
 
 from backend.label_studio.connection import (
     LabelStudioError,
@@ -39,6 +36,10 @@ __all__ = [
 log = logging.getLogger("after.label_studio")
 
 OWN = "after-"  # the beginning of every version that AFTER pushes
+WINDOW = f"{OWN}s"  # of a window's
+BESIDE = f"{OWN}all-"  # of what is stored beside the order (push_beside)
+# Of the order: windows, what older releases pushed, and what /predict answers before a model.
+ORDERS = (WINDOW, f"{OWN}r", f"{OWN}pending")
 CHUNK = 500  # predictions an import: 0.5 s
 # One prediction takes Label Studio 75 ms, and 41 with four at once; more gain nothing.
 CREATE_WORKERS = 4
@@ -47,10 +48,8 @@ CREATE_WORKERS = 4
 DELETE_AT_ONCE = 50
 DELETE_WORKERS = 2
 DELETE_TIMEOUT_S = 600.0
-SCORE_DIGITS = 9
 
 T = TypeVar("T")
-PushProgress = Callable[[float, float], None]
 Stored = Mapping[int, list[dict[str, Any]]]  # predictions as Label Studio has them, by task
 
 
@@ -61,7 +60,6 @@ class Prediction:
     task: int
     score: float
     result: list[dict[str, Any]]
-    cluster: int | None = None
 
 
 class LabelStudio(Importing):
@@ -72,47 +70,6 @@ class LabelStudio(Importing):
         what = f"count the predictions of project {project_id}"
         return dict(self.request(what, "GET", f"api/projects/{project_id}/model-versions/"))
 
-    def push(
-        self,
-        project_id: int,
-        version: str,
-        predictions: Sequence[Prediction],
-        progress: PushProgress | None = None,
-        hurry: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Let these predictions, under this version, decide what is served next.
-
-        Imports what is not there yet, makes the version the project's, deletes AFTER's other
-        versions, and nobody else's. hurry: asked between deletions; where it says so the others
-        are left to the next push: they serve nobody, and a newer order matters more. Run again
-        after a crash anywhere it ends in the same state: one prediction a task, of exactly this
-        version. Raises LabelStudioError where Label Studio would not take a prediction.
-        """
-        if not version.startswith(OWN):
-            raise ValueError(f"version {version!r}: expected a name that begins with {OWN!r}")
-        wanted = {prediction.task: prediction for prediction in predictions}
-        if len(wanted) < len(predictions):
-            raise ValueError(f"{version}: {len(predictions) - len(wanted)} tasks come twice")
-        self._check(project_id, predictions)
-        stored = self._stored(project_id)
-        missing = [p for p in predictions if not any(_is(p, version, s) for s in stored[p.task])]
-        total, done = len(wanted), len(wanted) - len(missing)
-        if progress:
-            progress(done, total)
-        for part in self._create(project_id, version, missing):
-            done += part
-            if progress:
-                progress(done, total)
-        self._delete_surplus(project_id, version, wanted)
-        counts = self.prediction_counts(project_id)
-        if counts.get(version):
-            self.set_model_version(project_id, version)
-        old = [v for v in counts if v.startswith(OWN) and v != version]
-        self.delete_versions(project_id, old, hurry)
-        log.info(
-            "project=%d pushed=%s predictions=%d new=%d", project_id, version, total, len(missing)
-        )
-
     def push_window(self, project_id: int, version: str, predictions: Sequence[Prediction]) -> None:
         """Let these predictions, under a version that is new, decide what is served next.
 
@@ -120,8 +77,8 @@ class LabelStudio(Importing):
         (imports_are_cheap) and a few tens of milliseconds a prediction elsewhere. Raises
         LabelStudioError where Label Studio would not take a prediction.
         """
-        if not version.startswith(OWN):
-            raise ValueError(f"version {version!r}: expected a name that begins with {OWN!r}")
+        if not version.startswith(WINDOW):
+            raise ValueError(f"version {version!r}: expected a name that begins with {WINDOW!r}")
         bodies = [_body(prediction, version) for prediction in predictions]
         if self.imports_are_cheap(project_id):
             for part in _chunks(bodies, CHUNK):
@@ -131,6 +88,39 @@ class LabelStudio(Importing):
                 list(threads.map(self._create_one, bodies))
         self._update(project_id, model_version=version)
         log.info("project=%d window=%s predictions=%d", project_id, version, len(bodies))
+
+    def push_beside(
+        self,
+        project_id: int,
+        version: str,
+        predictions: Sequence[Prediction],
+        progress: Callable[[float, float], None] = lambda _done, _total: None,
+    ) -> int:
+        """Store these predictions, and leave the order what it is; how many were new.
+
+        In parts, with a pause after each for as long as it took: people label meanwhile. What is
+        there under this version is not sent again, so what was interrupted can be repeated; what an
+        earlier push left under another is deleted. Raises LabelStudioError where Label Studio would
+        not take a prediction.
+        """
+        if not version.startswith(BESIDE):
+            raise ValueError(f"version {version!r}: expected a name that begins with {BESIDE!r}")
+        counts = self.prediction_counts(project_id)
+        self.delete_versions(
+            project_id, [v for v in counts if v.startswith(BESIDE) and v != version]
+        )
+        there = set(self._stored(project_id, {version})) if counts.get(version) else set()
+        missing = [prediction for prediction in predictions if prediction.task not in there]
+        done = len(predictions) - len(missing)
+        progress(done, len(predictions))
+        for part in _chunks(missing, CHUNK):
+            began = time.monotonic()
+            self._import(project_id, [_body(prediction, version) for prediction in part])
+            done += len(part)
+            progress(done, len(predictions))
+            time.sleep(time.monotonic() - began)
+        log.info("project=%d stored=%s new=%d", project_id, version, len(missing))
+        return len(missing)
 
     def clear(self, project_id: int, tasks: Sequence[int]) -> None:
         """Delete all predictions of these tasks, whoever made them, in one transaction.
@@ -147,8 +137,7 @@ class LabelStudio(Importing):
 
     def set_model_version(self, project_id: int, version: str) -> None:
         """Serve by this version's scores; it needs predictions, or to be a backend's title."""
-        if self.project(project_id).model_version != version:
-            self._update(project_id, model_version=version)
+        self._update(project_id, model_version=version)
 
     def set_sampling(self, project_id: int, sampling: str) -> None:
         self._update(project_id, sampling=sampling)
@@ -163,10 +152,13 @@ class LabelStudio(Importing):
         going = set(versions)
         if not going:
             return
-        stored = self._stored(project_id)
+        stored = self._stored(project_id, going)
         if _count(stored, going) > DELETE_AT_ONCE:
             alone = {task for task, found in stored.items() if _all_of(found, going)}
-            self._delete_of_tasks(project_id, sorted(alone))
+            for part in _chunks(sorted(alone), DELETE_AT_ONCE):
+                if hurry():
+                    return
+                self.clear(project_id, part)
             ids = [
                 s["id"]
                 for task, found in stored.items()
@@ -190,51 +182,26 @@ class LabelStudio(Importing):
         what = f"set {', '.join(values)} of project {project_id}"
         self.request(what, "PATCH", f"api/projects/{project_id}/", json=values)
 
-    def _stored(self, project_id: int) -> Stored:
-        """The project's predictions, by task, oldest first; a task without any has none."""
-        what = f"read the predictions of project {project_id}"
-        found = self.request(what, "GET", "api/predictions/", params={"project": project_id})
-        by_task: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for prediction in sorted(found, key=lambda p: p["id"]):
-            by_task[prediction["task"]].append(prediction)
-        return by_task
+    def _stored(self, project_id: int, versions: Iterable[str]) -> Stored:
+        """All predictions of the tasks that have one of these versions."""
+        wanted = set(versions)
+        condition = {"operator": "contains", "type": "List", "value": sorted(wanted)}
+        items = [{"filter": "filter:tasks:predictions_model_versions", **condition}]
+        tasks = self._tasks(
+            project_id,
+            fields="all",
+            resolve_uri="false",
+            include="id,predictions",
+            filters={"conjunction": "and", "items": items},
+        )
+        found = {task["id"]: list(task.get("predictions") or ()) for task in tasks}
+        return {
+            task: predictions
+            for task, predictions in found.items()
+            if any(prediction["model_version"] in wanted for prediction in predictions)
+        }
 
     # --- creating --------------------------------------------------------------------------------
-
-    def _check(self, project_id: int, predictions: Sequence[Prediction]) -> None:
-        """Raises LabelStudioError for what Label Studio would drop, or store without a word."""
-        if not predictions:
-            return
-        config = LabelInterface(self.project(project_id).label_config)
-        for prediction in predictions:
-            problems = [f"the score is {prediction.score}"]
-            if math.isfinite(prediction.score):
-                problems = config.validate_prediction(
-                    {"result": prediction.result, "score": prediction.score}, return_errors=True
-                )
-            if problems:
-                raise LabelStudioError(
-                    f"project {project_id}: Label Studio won't take the prediction for task "
-                    f"{prediction.task}: {str(problems[0])[:300]}. If the labeling config was "
-                    "changed, the next round follows it"
-                )
-
-    def _create(
-        self, project_id: int, version: str, predictions: Sequence[Prediction]
-    ) -> Iterator[int]:
-        bodies = {p.task: _body(p, version) for p in predictions}
-        clustered = [p.task for p in predictions if p.cluster is not None]
-        plain = [p.task for p in predictions if p.cluster is None]
-        # Only one by one does Label Studio store the cluster.
-        for part in _chunks(clustered, CHUNK):
-            existing = set(part) & self._task_ids(project_id)
-            with ThreadPoolExecutor(CREATE_WORKERS) as threads:
-                for _ in threads.map(lambda task: self._create_one(bodies[task]), sorted(existing)):
-                    yield 1
-            yield len(part) - len(existing)
-        for part in _chunks(plain, CHUNK):
-            self._import(project_id, [bodies[task] for task in part])
-            yield len(part)
 
     def _create_one(self, body: dict[str, Any]) -> None:
         what = f"create the prediction for task {body['task']}"
@@ -273,23 +240,6 @@ class LabelStudio(Importing):
 
     # --- deleting --------------------------------------------------------------------------------
 
-    def _delete_surplus(
-        self, project_id: int, version: str, wanted: Mapping[int, Prediction]
-    ) -> None:
-        """Leave one of the version's predictions a task: the one wanted, else the newest."""
-        surplus = []
-        for task, found in self._stored(project_id).items():
-            ours = [s for s in found if s["model_version"] == version]
-            prediction = wanted.get(task)
-            right = [s for s in ours if prediction is None or _is(prediction, version, s)]
-            surplus += [s["id"] for s in ours if s is not (right or ours)[-1]]
-        self._delete_predictions(surplus)
-
-    def _delete_of_tasks(self, project_id: int, tasks: Sequence[int]) -> None:
-        """Delete all predictions of tasks, whoever made them, in parts."""
-        for part in _chunks(tasks, DELETE_AT_ONCE):
-            self.clear(project_id, part)
-
     def _delete_predictions(self, ids: Sequence[int]) -> None:
         def delete(prediction_id: int) -> None:
             what = f"delete prediction {prediction_id}"
@@ -305,25 +255,12 @@ class LabelStudio(Importing):
 
 
 def _body(prediction: Prediction, version: str) -> dict[str, Any]:
-    body = {
+    return {
         "task": prediction.task,
         "score": prediction.score,
         "model_version": version,
         "result": prediction.result,
     }
-    return body if prediction.cluster is None else body | {"cluster": prediction.cluster}
-
-
-def _is(prediction: Prediction, version: str, stored: Mapping[str, Any]) -> bool:
-    """Whether what is stored is what would be pushed."""
-    score = stored.get("score")
-    return (
-        stored.get("model_version") == version
-        and score is not None
-        and round(score - prediction.score, SCORE_DIGITS) == 0
-        and stored.get("cluster") == prediction.cluster
-        and stored.get("result") == prediction.result
-    )
 
 
 def _count(stored: Stored, versions: set[str]) -> int:

@@ -7,13 +7,14 @@ fastest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.label_studio.connection import Connection
+from backend.label_studio.connection import Connection, LabelStudioError
 
 PAGE = 1000  # tasks a request: 0.25 ms a task, against 1.8 with pages of a hundred
+IDS = 100  # in one address
 ANNOTATIONS = "annotations,result,completed_by,was_cancelled,ground_truth,created_at,updated_at"
 BEGINNING = "1970-01-01T00:00:00.000000Z"
 
@@ -151,6 +152,23 @@ class Reading(Connection):
         )
         return [Task(t["id"], t.get("data") or {}, bool(t.get("is_labeled"))) for t in found]
 
+    def open_tasks(self, project_id: int, tasks: Iterable[int]) -> set[int]:
+        """Which of these tasks Label Studio still wants labels for."""
+        wanted = sorted(set(tasks))
+        found: set[int] = set()
+        for start in range(0, len(wanted), IDS):
+            some = {"operator": "in_list", "type": "List", "value": wanted[start : start + IDS]}
+            listed = self._tasks(
+                project_id,
+                include="id,is_labeled",
+                resolve_uri="false",
+                filters={
+                    "conjunction": "and", "items": [{"filter": "filter:tasks:id", **some}],
+                },
+            )  # fmt: skip
+            found |= {task["id"] for task in listed if not task["is_labeled"]}
+        return found
+
     def _tasks(
         self,
         project_id: int,
@@ -166,7 +184,12 @@ class Reading(Connection):
         page = 1
         while True:
             what = f"read the tasks of project {project_id}"
-            found = self.request(what, "GET", "api/tasks/", params=params | {"page": page})
+            try:
+                found = self.request(what, "GET", "api/tasks/", params=params | {"page": page})
+            except LabelStudioError as error:
+                if error.status != 404 or page == 1:
+                    raise
+                return [tasks[key] for key in sorted(tasks)][:at_most]  # the last ones went
             tasks |= {task["id"]: task for task in found["tasks"]}
             # Pages may be smaller than asked for (TASK_API_PAGE_SIZE_MAX), and tasks come and go.
             if not found["tasks"] or len(tasks) >= min(found["total"], at_most or found["total"]):

@@ -17,10 +17,10 @@ from typing import Any
 
 from backend.compute.orders import BEGUN, CHOSEN, Wanted, window
 from backend.label_studio import labeling
-from backend.label_studio.predictions import OWN, LabelStudio, Prediction
+from backend.label_studio.predictions import ORDERS, WINDOW, LabelStudio, Prediction
 from backend.settings import Settings
 from backend.store import learners, scores
-from backend.store.projects import FOLLOWS, ORDER, POOL, Project, ProjectFolder, now
+from backend.store.projects import BESIDE, FOLLOWS, ORDER, POOL, Project, ProjectFolder, now
 from backend.worker.intake import Intake
 from backend.worker.warm import WarmProcess
 
@@ -106,7 +106,7 @@ class Orderer:
         more = len(intake.finished) + len(order.window) < len(intake.tasks)
         if order.due(self.settings, mark, step, left if more else len(order.window), now_s):
             self._push(client, project, folder, intake, order, mark)
-        elif order.stale and not order.foreign:
+        elif order.stale and not order.foreign and folder.read(BESIDE, None) is None:
             part = sorted(order.stale)[:CLEAR_AT_ONCE]
             client.clear(project.id, part)
             order.stale -= set(part)
@@ -116,8 +116,8 @@ class Orderer:
     ) -> None:
         """Delete what windows and releases before left, while nobody labels."""
         counts = client.prediction_counts(project_id)
-        order.foreign = any(not version.startswith(OWN) for version in counts)
-        old = [v for v in counts if v.startswith(OWN) and v != order.version]
+        order.foreign = any(not version.startswith(ORDERS) for version in counts)
+        old = [v for v in counts if v.startswith(ORDERS) and v != order.version]
         client.delete_versions(project_id, old, hurry)
         order.tidy = not hurry()
         if order.tidy:
@@ -135,7 +135,7 @@ class Orderer:
         started = time.monotonic()
         before = folder.read(ORDER, {"step": 0})
         labelled = len(intake.labelled)
-        version = f"{OWN}s{before['step'] + 1:05d}-n{labelled:04d}"
+        version = f"{WINDOW}{before['step'] + 1:05d}-n{labelled:04d}"
         taken = frozenset(order.changed)
         fixed = mark.startswith("fixed")
         answer = (
@@ -151,7 +151,8 @@ class Orderer:
                 "version": version,
                 "labelled": labelled,
                 "at": now(),
-                "fixed": fixed,
+                "follows": mark,
+                "events": project.events,
                 "window": [{k: e[k] for k in ("task", "score", "why")} for e in entries],
                 "audits": answer.get("audits", before.get("audits", {})),
                 "quality": answer.get("quality", before.get("quality", {})),

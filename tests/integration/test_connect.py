@@ -13,7 +13,7 @@ from backend.label_studio.connect import ConnectError, connect, disconnect
 from backend.label_studio.display import TAB
 from backend.label_studio.labeling import LabelingError
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, Prediction
-from backend.store.projects import Projects, UnknownProject
+from backend.store.projects import ORDER, Projects, UnknownProject
 from tests.integration.conftest import choice_result, free_port
 from tests.integration.web import web_service
 
@@ -21,7 +21,7 @@ TEXT = (
     '<View><Text name="text" value="$text"/><Choices name="topic" toName="text">'
     '<Choice value="a"/><Choice value="b"/></Choices></View>'
 )
-VERSION = "after-r00-n0000"
+VERSION = "after-s00001-n0000"
 
 
 @pytest.fixture
@@ -184,13 +184,12 @@ def test_webhooks_and_backends_of_others_stay(join, label_studio, project):
     assert "http://127.0.0.1:9/webhook" in [w["url"] for w in hooks(label_studio, project)]
 
 
-def test_the_order_of_the_version_that_serves_is_restored(join, label_studio, settings, project):
+def test_the_order_of_the_newest_window_is_restored(join, label_studio, settings, project):
     client = LabelStudio(label_studio.url, label_studio.legacy_token)
     predictions = [Prediction(t, 0.5, [choice_result("emotion", "sad")]) for t in project.tasks]
     join()
-    client.push(project.id, VERSION, predictions)
-    folder = Projects(settings).folder(project.id)
-    folder.releases.publish(VERSION, {})
+    client.push_window(project.id, VERSION, predictions)
+    Projects(settings).folder(project.id).write(ORDER, {"version": VERSION})
     label_studio.patch(
         f"/api/projects/{project.id}/",
         {"model_version": "AFTER", "sampling": "Sequential sampling"},
@@ -200,11 +199,9 @@ def test_the_order_of_the_version_that_serves_is_restored(join, label_studio, se
     assert (found["model_version"], found["sampling"]) == (VERSION, "Uncertainty sampling")
 
 
-def test_connecting_keeps_the_order_of_the_version_that_serves(
-    label_studio, settings, project, join
-):
+def test_connecting_keeps_the_order(label_studio, settings, project, join):
     join()
-    LabelStudio(label_studio.url, label_studio.legacy_token).push(
+    LabelStudio(label_studio.url, label_studio.legacy_token).push_window(
         project.id, VERSION, [Prediction(project.tasks[0], 0.5, [])]
     )
     (backend,) = label_studio.get(f"/api/ml?project={project.id}")
@@ -226,7 +223,7 @@ def test_the_tab_shows_what_is_unlabelled_lowest_score_first(join, label_studio,
     client = LabelStudio(label_studio.url, label_studio.legacy_token)
     join()
     scores = dict(zip(project.tasks, (0.9, 0.1, 0.5), strict=True))
-    client.push(project.id, VERSION, [Prediction(t, s, []) for t, s in scores.items()])
+    client.push_window(project.id, VERSION, [Prediction(t, s, []) for t, s in scores.items()])
     label_studio.annotate(project.tasks[2], "sad")
     views = label_studio.get(f"/api/dm/views/?project={project.id}")
     (tab,) = [v for v in views if v["data"]["title"] == TAB]

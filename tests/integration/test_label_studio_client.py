@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from backend.label_studio import connection as label_studio_http
+from backend.label_studio import predictions as module
 from backend.label_studio import reading as label_studio_tasks
 from backend.label_studio.labeling import controls, result
 from backend.label_studio.predictions import (
@@ -18,11 +19,11 @@ from backend.label_studio.predictions import (
     LabelStudioUnavailable,
     Prediction,
 )
-from backend.label_studio.predictions import predictions as module
 from tests.integration.conftest import EMOTION, choice_result
 
 (CONTROL,) = controls(EMOTION)
-V0, V1 = "after-r00-n0000", "after-r01-n0004"
+V0, V1 = "after-s00001-n0000", "after-s00002-n0004"  # windows
+ALL, LATER = "after-all-s00001-n0000", "after-all-s00002-n0004"
 ADDRESSES = [f"http://127.0.0.1:9/{i}.wav" for i in range(12)]
 
 
@@ -52,7 +53,7 @@ def make_project(server, tasks=12):
     return type(made)(made.id, server.tasks(made.id))
 
 
-def predictions_for(tasks, clusters=None):
+def predictions_for(tasks):
     """Scores that are not in the order of the tasks."""
     n = len(tasks)
     return [
@@ -60,7 +61,6 @@ def predictions_for(tasks, clusters=None):
             task,
             score=((5 * i) % n) / n,
             result=[result(CONTROL, [0.1, 0.6, 0.2, 0.1])],
-            cluster=None if clusters is None else i % clusters,
         )
         for i, task in enumerate(tasks)
     ]
@@ -211,227 +211,187 @@ def test_annotated_leaves_no_files_in_label_studio(client, label_studio, project
     assert list((label_studio.data / "export").iterdir()) == before
 
 
-# --- push ----------------------------------------------------------------------------------------
+# --- windows -------------------------------------------------------------------------------------
 
 
-def test_tasks_are_served_in_exactly_ascending_score(client, label_studio, project):
-    predictions = predictions_for(project.tasks)
-    client.push(project.id, V0, predictions)
-    assert served(label_studio, project.id) == ascending(predictions)
+@pytest.fixture(params=[True, False], ids=["imports", "one by one"])
+def either(request, client):
+    """A client whose imports are cheap, and one whose aren't."""
+    with mock.patch.object(client, "imports_are_cheap", return_value=request.param):
+        yield client
 
 
-def test_the_order_follows_the_next_push(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
+def test_a_window_is_served_in_exactly_ascending_score(either, label_studio, project):
+    predictions = predictions_for(project.tasks[:6])
+    either.push_window(project.id, V0, predictions)
+    assert served(label_studio, project.id, count=6) == ascending(predictions)
+    assert set(served(label_studio, project.id)) == set(project.tasks[6:])  # nobody gets nothing
+
+
+def test_the_order_follows_the_next_window(either, label_studio, project):
+    either.push_window(project.id, V0, predictions_for(project.tasks))
     first = served(label_studio, project.id, count=4)
     left = [task for task in project.tasks if task not in first]
     predictions = predictions_for(left[::-1])
-    client.push(project.id, V1, predictions)
-    assert served(label_studio, project.id) == ascending(predictions)
-    assert {version for _, version in stored(label_studio, project.id)} == {V1}
-
-
-@pytest.mark.parametrize("clusters", [None, 3])
-def test_a_push_can_be_repeated(any_client, label_studio, project, clusters):
-    predictions = predictions_for(project.tasks, clusters)
-    for _ in range(2):
-        any_client.push(project.id, V0, predictions)
-        assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
-        assert any_client.project(project.id).model_version == V0
-
-
-@pytest.mark.parametrize("clusters", [None, 3])
-def test_an_interrupted_push_is_completed(client, label_studio, project, clusters):
-    predictions = predictions_for(project.tasks, clusters)
-    client.push(project.id, V0, predictions)
-    half = predictions[:6]
-    with (
-        mock.patch.object(client, "set_model_version", side_effect=InterruptedError),
-        pytest.raises(InterruptedError),
-    ):
-        client.push(project.id, V1, half)
-    assert client.project(project.id).model_version == V0  # the old order serves meanwhile
-    client.push(project.id, V1, predictions)
-    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks}
-    assert client.project(project.id).model_version == V1
-
-
-def test_a_push_killed_before_old_versions_were_deleted_is_completed(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
-    with (
-        mock.patch.object(client, "delete_versions", side_effect=InterruptedError),
-        pytest.raises(InterruptedError),
-    ):
-        client.push(project.id, V1, predictions_for(project.tasks))
-    client.push(project.id, V1, predictions_for(project.tasks))
-    assert client.prediction_counts(project.id) == {V1: 12}
-
-
-def test_duplicates_and_stale_scores_of_the_version_go(client, label_studio, project):
-    predictions = predictions_for(project.tasks)
-    client.push(project.id, V0, predictions)
-    stale = [Prediction(p.task, 1 - p.score, p.result) for p in predictions[:6]]
-    list(client._create(project.id, V0, stale + predictions[:3]))
-    client.push(project.id, V0, predictions)
-    assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
+    either.push_window(project.id, V1, predictions)
+    assert either.project(project.id).model_version == V1
     assert served(label_studio, project.id) == ascending(predictions)
 
 
-def test_more_tasks_under_the_same_version_extend_it(client, label_studio, project):
-    predictions = predictions_for(project.tasks)
-    client.push(project.id, V0, predictions[:6])
-    before = {p["id"] for p in label_studio.predictions(project.id)}
-    client.push(project.id, V0, predictions)
-    after = {p["id"] for p in label_studio.predictions(project.id)}
-    assert before < after
-    assert client.prediction_counts(project.id) == {V0: 12}
-
-
-def test_predictions_of_others_stay(any_client, label_studio, project):
-    body = {"score": 0.5, "result": [choice_result("emotion", "sad")], "model_version": "theirs"}
-    label_studio.post("/api/predictions/", {"task": project.tasks[0], **body})
-    any_client.push(project.id, V0, predictions_for(project.tasks))
-    any_client.push(project.id, V1, predictions_for(project.tasks))
-    assert any_client.prediction_counts(project.id) == {V1: 12, "theirs": 1}
-
-
-def test_clusters_take_turns_with_the_lowest_score_first(client, label_studio, project):
-    predictions = predictions_for(project.tasks, clusters=3)
-    by_task = {p.task: p for p in predictions}
-    client.push(project.id, V0, predictions)
-    order = [by_task[task] for task in served(label_studio, project.id)]
-    for turn in range(4):
-        assert {p.cluster for p in order[3 * turn : 3 * turn + 3]} == {0, 1, 2}
-    for cluster in range(3):
-        scores = [p.score for p in order if p.cluster == cluster]
-        assert scores == sorted(scores)
-
-
-@pytest.fixture
-def in_parts():
-    """Old predictions are deleted in parts of four, as those of large projects are."""
-    with mock.patch.object(module, "DELETE_AT_ONCE", 4):
-        yield
-
-
-@pytest.mark.usefixtures("in_parts")
-@pytest.mark.parametrize("clusters", [None, 3])
-def test_a_large_push_replaces_the_old_version(client, label_studio, project, clusters):
-    client.push(project.id, V0, predictions_for(project.tasks, clusters))
-    predictions = predictions_for(project.tasks[::-1], clusters)
-    client.push(project.id, V1, predictions)
-    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks}
-    if not clusters:
-        assert served(label_studio, project.id) == ascending(predictions)
-
-
-@pytest.mark.usefixtures("in_parts")
-def test_in_a_hurry_old_predictions_are_left_to_the_next_push(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
-    predictions = predictions_for(project.tasks[::-1])
-    client.push(project.id, V1, predictions, hurry=lambda: True)
-    assert served(label_studio, project.id) == ascending(predictions)  # by the new one all the same
-    assert any(version == V0 for _, version in stored(label_studio, project.id))
-    client.push(project.id, V1, predictions)
-    assert {version for _, version in stored(label_studio, project.id)} == {V1}
-
-
-@pytest.mark.usefixtures("in_parts")
-def test_the_old_version_serves_until_all_of_the_new_one_is_there(client, label_studio, project):
+def test_the_old_window_serves_until_the_new_one_is_there(either, label_studio, project):
     old = predictions_for(project.tasks)
-    client.push(project.id, V0, old)
-    killed = mock.patch.object(client, "set_model_version", side_effect=KeyboardInterrupt)
-    predictions = predictions_for(project.tasks[::-1])
-    with killed, pytest.raises(KeyboardInterrupt):
-        client.push(project.id, V1, predictions)
+    either.push_window(project.id, V0, old)
+    with (
+        mock.patch.object(either, "_update", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        either.push_window(project.id, V1, predictions_for(project.tasks[::-1]))
     assert label_studio.next_task(project.id) == ascending(old)[0]
-    client.push(project.id, V1, predictions)
-    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks}
 
 
-@pytest.mark.usefixtures("in_parts")
-def test_a_large_push_leaves_the_predictions_of_others(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
-    body = {"score": 0.5, "result": [choice_result("emotion", "sad")], "model_version": "theirs"}
-    for task in project.tasks[::2]:
-        label_studio.post("/api/predictions/", {"task": task, **body})
-    client.push(project.id, V1, predictions_for(project.tasks[::-1]))
-    assert client.prediction_counts(project.id) == {V1: 12, "theirs": 6}
-
-
-@pytest.mark.usefixtures("in_parts")
-def test_a_large_push_takes_labelled_tasks_out(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
-    label_studio.annotate(project.tasks[0], "sad")
-    client.push(project.id, V1, predictions_for(project.tasks[1:]))
-    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks[1:]}
-
-
-def test_a_push_of_nothing_leaves_no_old_scores(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
-    client.push(project.id, V1, [])
-    assert client.prediction_counts(project.id) == {}
-
-
-def test_tasks_deleted_during_a_push_are_left_out(client, label_studio, project):
+def test_tasks_deleted_during_a_push_are_left_out(either, label_studio, project):
     predictions = predictions_for(project.tasks)
     label_studio.delete(f"/api/tasks/{project.tasks[0]}/")
-    client.push(project.id, V0, predictions)
-    assert client.prediction_counts(project.id) == {V0: 11}
+    either.push_window(project.id, V0, predictions)
+    assert either.prediction_counts(project.id) == {V0: 11}
 
 
-def test_tasks_deleted_during_a_push_with_clusters_are_left_out(client, label_studio, project):
-    predictions = predictions_for(project.tasks, clusters=2)
-    label_studio.delete(f"/api/tasks/{project.tasks[0]}/")
-    client.push(project.id, V0, predictions)
-    assert client.prediction_counts(project.id) == {V0: 11}
-
-
-@pytest.mark.parametrize("clusters", [None, 2])
-def test_predictions_that_do_not_fit_the_config_are_explained(
-    client, label_studio, project, clusters
-):
-    predictions = predictions_for(project.tasks, clusters)
+def test_predictions_that_do_not_fit_the_config_are_explained(client, label_studio, project):
     label_studio.patch(
         f"/api/projects/{project.id}/", {"label_config": EMOTION.replace('"happy"', '"glad"')}
     )
-    with pytest.raises(LabelStudioError, match="labeling config was"):
-        client.push(project.id, V0, predictions)
-    assert stored(label_studio, project.id) == {}
+    with (
+        mock.patch.object(client, "imports_are_cheap", return_value=True),
+        pytest.raises(LabelStudioError, match="labeling config"),
+    ):
+        client.push_window(project.id, V0, predictions_for(project.tasks))
+    assert client.project(project.id).model_version != V0
 
 
 def test_predictions_that_label_studio_drops_silently_are_noticed(client, project):
     predictions = predictions_for(project.tasks)
     bad = [Prediction(p.task, 2.0, p.result) for p in predictions[:2]]
-    with (
-        mock.patch.object(client, "_check"),
-        pytest.raises(LabelStudioError, match="only 10 of 12 were stored"),
-    ):
-        client.push(project.id, V0, bad + predictions[2:])
+    with pytest.raises(LabelStudioError, match="only 10 of 12 were stored"):
+        client.push_beside(project.id, ALL, bad + predictions[2:])
 
 
-@pytest.mark.parametrize("score", [1.5, -0.1, float("nan")])
-def test_scores_out_of_range_are_refused(client, project, score):
-    with pytest.raises(LabelStudioError, match=f"task {project.tasks[0]}"):
-        client.push(project.id, V0, [Prediction(project.tasks[0], score, [], cluster=1)])
+def test_versions_of_others_are_refused(client, project):
+    for version in ("theirs", "after-r01-n0004", ALL):
+        with pytest.raises(ValueError, match="after-s"):
+            client.push_window(project.id, version, [])
+    for version in ("theirs", V0):
+        with pytest.raises(ValueError, match="after-all-"):
+            client.push_beside(project.id, version, [])
 
 
-def test_a_version_that_is_not_ours_is_refused(client, project):
-    with pytest.raises(ValueError, match="after-"):
-        client.push(project.id, "theirs", [])
-
-
-def test_probabilities_survive_until_they_are_read_again(client, label_studio, project):
-    client.push(project.id, V0, predictions_for(project.tasks))
+def test_probabilities_survive_until_they_are_read_again(either, label_studio, project):
+    either.push_window(project.id, V0, predictions_for(project.tasks))
     (entry,) = label_studio.get(f"/api/tasks/{project.tasks[0]}")["predictions"][0]["result"]
     assert entry["meta"]["probabilities"]["happy"] == 0.6
     assert entry["score"] == 0.6
 
 
-def test_progress_ends_at_the_total(client, project):
+# --- clearing away -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[50, 4], ids=["at once", "in parts"])
+def parts(request):
+    """Old predictions are deleted at once, or in parts as those of large projects are."""
+    with mock.patch.object(module, "DELETE_AT_ONCE", request.param):
+        yield
+
+
+def theirs(server, tasks):
+    body = {"score": 0.5, "result": [choice_result("emotion", "sad")], "model_version": "theirs"}
+    for task in tasks:
+        server.post("/api/predictions/", {"task": task, **body})
+
+
+@pytest.mark.usefixtures("parts")
+def test_old_versions_go_and_those_of_others_stay(any_client, label_studio, project):
+    any_client.push_window(project.id, V0, predictions_for(project.tasks))
+    any_client.push_window(project.id, V1, predictions_for(project.tasks[:8]))
+    theirs(label_studio, project.tasks[::2])
+    any_client.delete_versions(project.id, [V0])
+    assert any_client.prediction_counts(project.id) == {V1: 8, "theirs": 6}
+    any_client.delete_versions(project.id, [V0])  # again changes nothing
+    assert any_client.prediction_counts(project.id) == {V1: 8, "theirs": 6}
+
+
+@pytest.mark.usefixtures("parts")
+def test_several_old_versions_of_the_same_tasks_go(client, label_studio, project):
+    others = [f"after-s0001{i}-n0000" for i in range(3)]
+    for version in others:
+        client.push_window(project.id, version, predictions_for(project.tasks))
+    client.push_window(project.id, V1, predictions_for(project.tasks[:2]))
+    with mock.patch.object(label_studio_tasks, "PAGE", 5):
+        client.delete_versions(project.id, others)
+    assert stored(label_studio, project.id) == {(task, V1): 1 for task in project.tasks[:2]}
+
+
+def test_in_a_hurry_old_predictions_are_left_to_the_next_time(client, project):
+    client.push_window(project.id, V0, predictions_for(project.tasks))
+    client.push_window(project.id, V1, predictions_for(project.tasks))
+    with mock.patch.object(module, "DELETE_AT_ONCE", 4):
+        client.delete_versions(project.id, [V0], hurry=lambda: True)
+        assert client.prediction_counts(project.id)[V0] > 0
+        client.delete_versions(project.id, [V0])
+    assert client.prediction_counts(project.id) == {V1: 12}
+
+
+def test_what_tasks_have_is_cleared(client, label_studio, project):
+    client.push_window(project.id, V0, predictions_for(project.tasks))
+    client.clear(project.id, project.tasks[:5])
+    assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks[5:]}
+
+
+# --- beside the order ----------------------------------------------------------------------------
+
+
+def test_what_is_stored_beside_the_order_does_not_change_it(client, label_studio, project):
+    window = predictions_for(project.tasks[::-1])
+    client.push_window(project.id, V0, window)
     seen = []
-    client.push(project.id, V0, predictions_for(project.tasks), lambda *args: seen.append(args))
-    assert seen[0] == (0, 12)
-    assert seen[-1] == (12, 12)
+    new = client.push_beside(
+        project.id, ALL, predictions_for(project.tasks), lambda *args: seen.append(args)
+    )
+    assert new == 12
+    assert (seen[0], seen[-1]) == ((0, 12), (12, 12))
+    assert client.prediction_counts(project.id) == {V0: 12, ALL: 12}
+    assert client.project(project.id).model_version == V0
+    assert served(label_studio, project.id) == ascending(window)
+
+
+def test_what_was_interrupted_goes_on(client, label_studio, project):
+    predictions = predictions_for(project.tasks)
+
+    def interrupt(done, _total):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(module, "CHUNK", 4):
+        with pytest.raises(KeyboardInterrupt):
+            client.push_beside(project.id, ALL, predictions, interrupt)
+        assert client.push_beside(project.id, ALL, predictions) == 4
+    assert client.push_beside(project.id, ALL, predictions) == 0
+    assert stored(label_studio, project.id) == {(task, ALL): 1 for task in project.tasks}
+
+
+@pytest.mark.usefixtures("parts")
+def test_an_earlier_push_beside_the_order_goes(client, label_studio, project):
+    client.push_window(project.id, V0, predictions_for(project.tasks[:3]))
+    theirs(label_studio, project.tasks[2:4])
+    client.push_beside(project.id, ALL, predictions_for(project.tasks))
+    client.push_beside(project.id, LATER, predictions_for(project.tasks))
+    assert client.prediction_counts(project.id) == {V0: 3, LATER: 12, "theirs": 2}
+
+
+def test_which_tasks_are_open(any_client, label_studio, project):
+    label_studio.annotate(project.tasks[1], "sad")
+    with mock.patch.object(label_studio_tasks, "IDS", 5):
+        found = any_client.open_tasks(project.id, project.tasks[:7])
+    assert found == set(project.tasks[:7]) - {project.tasks[1]}
+    assert any_client.open_tasks(project.id, []) == set()
 
 
 # --- restarts ------------------------------------------------------------------------------------
@@ -439,17 +399,18 @@ def test_progress_ends_at_the_total(client, project):
 
 def test_a_push_while_label_studio_is_killed_can_be_repeated(label_studio, project):
     client = LabelStudio(label_studio.url, label_studio.legacy_token)
-    predictions = predictions_for(project.tasks, clusters=3)
+    predictions = predictions_for(project.tasks)
 
     def kill_in_the_middle(done, _total):
-        if done == 5:
+        if done == 4:
             label_studio.kill()
 
-    with pytest.raises(LabelStudioUnavailable):
-        client.push(project.id, V0, predictions, kill_in_the_middle)
-    label_studio.start()
-    client.push(project.id, V0, predictions)
-    assert stored(label_studio, project.id) == {(task, V0): 1 for task in project.tasks}
+    with mock.patch.object(module, "CHUNK", 4):
+        with pytest.raises(LabelStudioUnavailable):
+            client.push_beside(project.id, ALL, predictions, kill_in_the_middle)
+        label_studio.start()
+        client.push_beside(project.id, ALL, predictions)
+    assert stored(label_studio, project.id) == {(task, ALL): 1 for task in project.tasks}
 
 
 def test_connections_are_shared_by_clients():

@@ -24,7 +24,7 @@ from tests.integration.web import web_service
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-VERSION = "after-r01-n0004"
+VERSION = "after-s00002-n0004"
 GUESS = "happy"
 
 
@@ -71,7 +71,7 @@ def push(client, project, tasks=None):
     result = [labeling.result(control, [0.1, 0.7, 0.1, 0.1])]
     tasks = project.tasks if tasks is None else tasks
     predictions = [Prediction(t, 0.9 - 0.1 * i, result) for i, t in enumerate(tasks)]
-    client.push(project.id, VERSION, predictions)
+    client.push_window(project.id, VERSION, predictions)
 
 
 def kept(settings, project):
