@@ -25,8 +25,7 @@ from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_
 from backend.label_studio.importing import CHEAP_S, IMPORT_FLAG, PATIENCE_S
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, ProjectInfo
 from backend.settings import LOOPBACK, Settings
-from backend.store.projects import Project, Projects
-from backend.web.predicting import serving_version
+from backend.store.projects import ORDER, Project, Projects
 
 FREE_BYTES = 2**30  # a round of a base-size backbone writes about 400 MB
 ALIVE_S = 30.0  # a worker says that it lives every few seconds
@@ -248,7 +247,7 @@ def _project(settings: Settings, projects: Projects, project: Project) -> Iterat
     yield webhook
     if webhook.ok:
         yield _guarded(f"{name}, events", lambda: _events(client, projects, info))
-    yield _guarded(f"{name}, order", lambda: _order(projects, project, info))
+    yield _guarded(f"{name}, order", lambda: _order(client, projects, project, info))
     yield _guarded(f"{name}, guess", lambda: _guess(settings, project, info))
     yield _guarded(f"{name}, imports", lambda: _imports(client, info))
     yield _guarded(f"{name}, audio", lambda: _audio(client, settings, info))
@@ -353,17 +352,31 @@ def _events(client: LabelStudio, projects: Projects, info: ProjectInfo) -> Check
     )
 
 
-def _order(projects: Projects, project: Project, info: ProjectInfo) -> Check:
+def _order(client: LabelStudio, projects: Projects, project: Project, info: ProjectInfo) -> Check:
     name = f"project {project.id}, order"
     if info.sampling != connect.SAMPLING:
         return Check(name, False, f"tasks are served by {info.sampling!r}", _again(project))
-    serving = serving_version(projects.folder(project.id))
-    if serving is None:
+    folder = projects.folder(project.id)
+    order = folder.read(ORDER, {})
+    if "version" not in order:
         return Check(name, True, "by uncertainty, once the worker has read the recordings")
-    if info.model_version != serving and info.annotated < info.task_number:
-        detail = f"tasks are served by {info.model_version or 'chance'}, not by {serving}"
+    version, wanted = order["version"], [entry["task"] for entry in order["window"]]
+    if info.annotated >= info.task_number:
+        return Check(name, True, "every task has a label")
+    if info.model_version != version:
+        detail = f"tasks are served by {info.model_version or 'chance'}, not by {version}"
         return Check(name, False, detail, _again(project))
-    return Check(name, True, f"by uncertainty, as {serving} scores them")
+    left = len(client.open_tasks(project.id, wanted))
+    if not left and wanted:
+        return Check(
+            name,
+            False,
+            f"the order has run out: all {len(wanted)} tasks of {version} are labelled, and the "
+            "others are served at random",
+            "start a worker: python -m backend worker. If one runs, its log says why it pushes "
+            "nothing",
+        )
+    return Check(name, True, f"by uncertainty, as {version} has it; {left} of its tasks are open")
 
 
 def _guess(settings: Settings, project: Project, info: ProjectInfo) -> Check:

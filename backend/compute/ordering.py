@@ -67,13 +67,19 @@ def start_order(
     controls: Sequence[Mapping[str, Any]],
     tasks: Mapping[int, TaskRecord],
 ) -> PoolScores:
-    """The start's recordings first, the others after them in random order."""
+    """The start's recordings first, the other readable ones after them in random order."""
     progress = reporter(folder, version)
     starts: list[list[int]] = []
     for control in controls:
         learner = open_learner(settings, folder, control, tasks, progress)
         starts.append([int(key) for key in learner.ask()])
-    return at_random(settings.seed, version, tasks, interleave(starts))
+    return at_random(settings.seed, version, readable(folder, tasks), interleave(starts))
+
+
+def readable(folder: ProjectFolder, tasks: Mapping[int, TaskRecord]) -> list[int]:
+    """Tasks whose recording is here, and was read when it was needed."""
+    skipped = folder.read("skipped.json", {})
+    return [key for key, task in tasks.items() if task.path and str(key) not in skipped]
 
 
 def plan(settings: Settings, pool: int) -> dict[str, int]:

@@ -25,7 +25,7 @@ from after_model.active_learning import ActiveLearner
 from after_model.active_learning.competition import PROBE
 from after_model.active_learning.promotion import clearly_worse
 from backend import settings as settings_module
-from backend.compute.ordering import plan, pool_scores, replan, start_order
+from backend.compute.ordering import plan, pool_scores, readable, replan, start_order
 from backend.compute.orders import at_random, merged
 from backend.compute.pools import open_learner, reporter, skipped_by, speaker_report
 from backend.compute.turns import turn
@@ -201,7 +201,7 @@ def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
     more = (
         pool_scores(settings, folder, version, controls, models, missing)
         if models
-        else at_random(settings.seed, version, missing)
+        else at_random(settings.seed, version, readable(folder, missing))
     )
     scores.write(folder.path, merged(before, more))
     follow(folder, followed["release"])
@@ -213,7 +213,8 @@ def rescore(settings: Settings, folder: ProjectFolder, version: str) -> None:
     if models:
         scores.write(folder.path, _scored(settings, folder, version, models))
     else:
-        scores.write(folder.path, at_random(settings.seed, version, folder.tasks()))
+        start = at_random(settings.seed, version, readable(folder, folder.tasks()))
+        scores.write(folder.path, start)
     follow(folder, version)
 
 

@@ -38,9 +38,9 @@ log = logging.getLogger("after.web")
 EVENTS = (
     "ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED",
     "ANNOTATIONS_CREATED", "ANNOTATIONS_UPDATED", "ANNOTATIONS_DELETED",
-    "PROJECT_UPDATED",  # our own changes, too: the worker then finds nothing new, and that's all
 )  # fmt: skip
-TASK_EVENTS = ("TASKS_CREATED", "TASKS_DELETED")
+# Not labels. Every window updates the project, too: the worker then finds nothing new.
+TASK_EVENTS = ("TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED")
 MAX_ADOPTED = 100  # projects that Label Studio's pages connected and no worker has checked yet
 
 PAGE_HEADERS = {

@@ -17,7 +17,7 @@ import numpy as np
 
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import Project, ProjectFolder, Projects
+from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
 
 log = logging.getLogger("after.status")
@@ -108,6 +108,7 @@ def project_status(
         "budget_share": share,
         "next_round": _next_round(settings, labels, _learning(newest, running), plan),
         "serving": serving,
+        "order_ran_out": _ran_out(project, reader.mapping(ORDER), labels, tasks),
         "running": running,
         "queued": [job for job in queue if job["project"] == project.id],
         "curve": _curve(history),
@@ -142,6 +143,16 @@ def _labels(done: int, newest: dict[str, Any], seen: dict[str, Any]) -> int:
     if isinstance(seen.get("labelled"), int):
         return seen["labelled"]
     return max(done, int(newest.get("labelled", 0)))
+
+
+def _ran_out(project: Project, order: dict[str, Any], labels: int, tasks: int) -> bool:
+    """Whether, by the events counted since, all of the window is labelled and others are not: the
+    worker refills it at half, so none does its work."""
+    window, at, pushed_of = order.get("window"), order.get("events"), order.get("labelled")
+    if not window or not isinstance(at, int) or not isinstance(pushed_of, int):
+        return False
+    given = project.events - at
+    return given >= len(window) and pushed_of + len(window) < tasks and labels + given < tasks
 
 
 def _learning(newest: dict[str, Any], running: dict[str, Any] | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import httpx
 from pydantic import SecretStr
 
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder, Projects
+from backend.store.projects import ORDER, ProjectFolder, Projects
+from backend.worker.ordering import follows
 from tests.integration.conftest import ROOT, LabelStudioServer, free_port
 
 # Small: what is tested is that it happens, not how well; with pre-training and fine-tuning, so that
@@ -135,17 +136,41 @@ class Backend:
         return self.project_folder(project).history()
 
     def serving(self, project: int) -> str:
+        """The release that serves; "" before the first."""
+        return self.project_folder(project).releases.current() or ""
+
+    def order(self, project: int) -> dict[str, Any]:
+        """The window that was pushed last; empty before the first."""
+        return self.project_folder(project).read(ORDER, {})
+
+    def served_by(self, project: int) -> str:
         """The version in whose order Label Studio serves."""
         return self.server.get(f"/api/projects/{project}/")["model_version"] or ""
 
     def wait_for_round(self, project: int, number: int) -> dict[str, Any]:
-        """Until round `number` (0: the bootstrap) is finished; its entry in the history."""
+        """Until round `number` (0: the bootstrap) is finished, and the order follows it; its entry
+        in the history."""
 
         def finished() -> dict[str, Any] | None:
             found = [e for e in self.history(project) if e["round"] >= number]
             return found[0] if found and not self.busy(project) else None
 
-        return self.wait(f"round {number} of project {project}", finished)
+        entry = self.wait(f"round {number} of project {project}", finished)
+        self.wait_for_order(project)
+        return entry
+
+    def wait_for_order(self, project: int, labelled: int = 0) -> dict[str, Any]:
+        """Until Label Studio serves by a window that follows what serves, and was made of so many
+        labels; the window."""
+
+        def pushed() -> dict[str, Any] | None:
+            order = self.order(project)
+            if not order or order["labelled"] < labelled:
+                return None
+            right = order["follows"] == follows(self.project_folder(project))
+            return order if right and order["version"] == self.served_by(project) else None
+
+        return self.wait(f"an order of {labelled} labels for project {project}", pushed)
 
     def busy(self, project: int) -> bool:
         return self.project_folder(project).read("progress.json", None) is not None
@@ -192,6 +217,12 @@ def served_scores(server: LabelStudioServer, project: int) -> dict[int, float]:
     return {
         p["task"]: p["score"] for p in server.predictions(project) if p["model_version"] == version
     }
+
+
+def open_tasks(server: LabelStudioServer, project: int) -> set[int]:
+    """Tasks that Label Studio still wants labels for."""
+    query = f"/api/tasks?project={project}&page_size=10000&include=id,is_labeled"
+    return {task["id"] for task in server.get(query)["tasks"] if not task["is_labeled"]}
 
 
 def label_served(

@@ -9,7 +9,13 @@ import pytest
 
 from simulate import corpora
 from tests.integration.conftest import LabelStudioServer
-from tests.integration.processes import Backend, backend, label_served, served_scores
+from tests.integration.processes import (
+    Backend,
+    backend,
+    label_served,
+    open_tasks,
+    served_scores,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +41,7 @@ class Story:
 
     def accuracy(self) -> float:
         """Of the predictions that Label Studio holds, on what nobody labelled."""
-        version = self.backend.serving(self.project)
+        version = self.backend.served_by(self.project)
         predicted = {
             p["task"]: p["result"][0]["value"]["choices"][0]
             for p in self.server.predictions(self.project)
@@ -65,31 +71,27 @@ def story(label_studio, tmp_path_factory) -> Iterator[Story]:
         yield Story(label_studio, running, project.id, answers)
 
 
-def assert_served_in_ascending_score(story: Story, count: int) -> list[int]:
+def assert_served_in_ascending_score(story: Story, count: int) -> None:
     """Label `count` tasks; each was the least confident of what was left."""
     scores = served_scores(story.server, story.project)
+    left = {task: scores[task] for task in open_tasks(story.server, story.project)}
     served = label_served(story.server, story.project, count, story.answer)
-    assert [scores[task] for task in served] == sorted(scores.values())[:count]
-    return served
+    assert [left[task] for task in served] == sorted(left.values())[:count]
 
 
 def test_the_story(story: Story):
     server, running, project = story.server, story.backend, story.project
 
-    # after the bootstrap: every task has a place, the start's come first
+    # after the bootstrap every task has a place
     assert running.serving(project) == "after-r00-n0000"
     assert len(served_scores(server, project)) == 60
     start = running.history(project)[0]["start"]
-    first = assert_served_in_ascending_score(story, start)
-    stored = running.project_folder(project).predictions("after-r00-n0000")["tasks"]
-    assert [str(task) for task in first] == list(stored)[:start]
+    label_served(server, project, start, story.answer)
 
-    # the first round: a model, one prediction a task, nothing left of the version before
+    # the first round: a model, and an order that follows it
     entry = running.wait_for_round(project, 1)
     assert entry["version"] == running.serving(project)
-    versions = {p["model_version"] for p in server.predictions(project)}
-    assert versions == {entry["version"]}
-    assert len(server.predictions(project)) == 60 - start
+    running.wait_for_order(project, labelled=start)
     before = story.accuracy()
 
     # with the backend stopped, the order is the same
@@ -100,8 +102,9 @@ def test_the_story(story: Story):
     # the second round, by itself: the labels given meanwhile are found
     entry = running.wait_for_round(project, 2)
     assert entry["labelled"] == start + 10
-    assert_served_in_ascending_score(story, 10)
+    label_served(server, project, 10, story.answer)
     running.wait_for_round(project, 3)
+    running.wait_for_order(project, labelled=start + 20)
     assert story.accuracy() > before
 
     status = running.status(project)

@@ -29,7 +29,7 @@ from backend.store.projects import Projects
 
 PAYLOADS = Path(__file__).parents[1] / "data" / "label-studio-payloads.json"
 WITH_SECRET = {"X-AFTER-Secret": SECRET}
-EVENTS = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "PROJECT_UPDATED"]
+EVENTS = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"]
 
 
 @pytest.fixture
@@ -229,8 +229,9 @@ def test_an_event_is_noted(client, settings, action):
     assert counters(settings) == (1, 0, 0)
 
 
-def test_new_tasks_are_noted_apart(client, settings):
-    body = recorded(PAYLOADS, "/webhook:TASKS_CREATED")
+@pytest.mark.parametrize("action", ["TASKS_CREATED", "PROJECT_UPDATED"])
+def test_what_is_no_label_is_noted_apart(client, settings, action):
+    body = recorded(PAYLOADS, f"/webhook:{action}")
     client.post("/webhook", json=body, headers=WITH_SECRET)
     assert counters(settings) == (0, 1, 0)
 

@@ -20,7 +20,7 @@ from backend.cli import doctor as module
 from backend.cli.doctor import Check, doctor, line, main
 from backend.label_studio.connect import wanted_headers
 from backend.label_studio.importing import IMPORT_FLAG
-from backend.store.projects import Project, Projects, UnknownProject
+from backend.store.projects import ORDER, Project, Projects, UnknownProject
 
 URL = "http://127.0.0.1:9"  # nothing listens on the discard port
 RIGHTS = list(module.RIGHTS)
@@ -330,15 +330,34 @@ def test_another_sampling_is_a_failure(check, fake):
     assert "Sequential" in check("order").detail
 
 
-def test_another_version_than_the_one_that_serves_is_a_failure(check, fake, settings):
-    folder = Projects(settings).folder(1)
-    folder.releases.publish("after-r00-n0000", {})
+WINDOW = {
+    "version": "after-s00002-n0004", "window": [{"task": 7, "score": 0.1, "why": "chosen"}],
+}  # fmt: skip
+
+
+def test_another_version_than_the_newest_window_is_a_failure(check, fake, settings):
+    Projects(settings).folder(1).write(ORDER, WINDOW)
     fake.answers["GET /api/projects/1"] = (
         200, fake.project | {"model_version": "AFTER", "task_number": 5}
     )  # fmt: skip
     found = check("order")
     assert not found.ok
-    assert "after-r00-n0000" in found.detail
+    assert "after-s00002-n0004" in found.detail
+
+
+@pytest.mark.parametrize("open_ones", [0, 1])
+def test_an_order_that_has_run_out_says_what_to_start(check, fake, settings, open_ones):
+    Projects(settings).folder(1).write(ORDER, WINDOW)
+    fake.answers["GET /api/projects/1"] = (
+        200, fake.project | {"model_version": WINDOW["version"], "task_number": 5}
+    )  # fmt: skip
+    listed = [{"id": 7, "is_labeled": not open_ones}]
+    fake.answers["GET /api/tasks"] = (200, {"tasks": listed, "total": 1})
+    found = check("order")
+    assert found.ok == bool(open_ones)
+    if not open_ones:
+        assert "the order has run out" in found.detail
+        assert "python -m backend worker" in found.fix
 
 
 def test_a_project_without_tasks_says_where_to_import(check, fake):

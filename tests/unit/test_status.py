@@ -21,8 +21,9 @@ from web_fixtures import (
     worst_project,
 )
 
+from backend.__main__ import status_text
 from backend.store import scores
-from backend.store.projects import Projects
+from backend.store.projects import ORDER, Projects
 from backend.store.schema import DOCUMENTS, HISTORY
 from backend.web.charts import entropy_histogram, learning_curve, ticks
 from backend.web.status import BUDGET_SHARE, _curve, _learning, duration, status
@@ -36,6 +37,29 @@ def settings(tmp_path):
 def only(settings):
     (project,) = status(settings)["projects"]
     return project
+
+
+@pytest.mark.parametrize(
+    ("given", "window", "ran_out"),
+    [(1, 2, False), (2, 2, True), (9, 2, True), (10, 2, False), (9, 10, False), (0, 0, False)],
+)
+def test_an_order_runs_out_when_all_of_it_is_labelled_and_others_are_not(
+    settings, given, window, ran_out
+):
+    """Of ten tasks; a window of all, or labels for all, leave nothing to say."""
+    folder = add_project(settings)
+    folder.save_tasks({i: record() for i in range(10)})
+    projects = Projects(settings)
+    projects.note_event(1, times=5)
+    entries = [{"task": i, "score": 0.1, "why": "chosen"} for i in range(window)]
+    folder.write(ORDER, {"version": "after-s00001-n0000", "labelled": 0, "events": 5,
+                         "window": entries})  # fmt: skip
+    if given:
+        projects.note_event(1, times=given)
+    assert only(settings)["order_ran_out"] == ran_out
+    page = make_client(settings).get("/").text
+    assert ("The order has run out" in page) == ran_out
+    assert ("run out" in status_text(status(settings))) == ran_out
 
 
 def test_budget_share_is_the_learners_default():
@@ -132,7 +156,7 @@ def test_speakers_are_counted_and_whether_their_means_help_is_said(settings):
     }  # fmt: skip
     report = {"used": True, "with_ua": 0.8, "without_ua": 0.7, "with_loss": 1.0}
     controls = {"emotion": {"speakers": report}}
-    folder.write("history.json", [history_entry(1, 12, 0.5, controls=controls)])
+    folder.add_history(history_entry(1, 12, 0.5, controls=controls))
     found = only(settings)["speakers"]
     assert (found["helps"], found["with_ua"], found["without_ua"]) == (True, 0.8, 0.7)
     page = make_client(settings).get("/").text
@@ -145,7 +169,7 @@ def test_too_few_labels_to_compare_speakers_are_no_verdict(settings):
     spoken(folder, "anna", "ben")
     report = {"used": False, "with_ua": None, "without_ua": None}
     controls = {"emotion": {"speakers": report}}
-    folder.write("history.json", [history_entry(1, 12, 0.5, controls=controls)])
+    folder.add_history(history_entry(1, 12, 0.5, controls=controls))
     assert only(settings)["speakers"]["helps"] is None
 
 
