@@ -185,10 +185,11 @@ class Beliefs:
         """Probabilities [n, C], the predicted class's among them."""
         return self.others + self.right[:, None] * np.eye(self.others.shape[1])[self.chosen]
 
-    def tilted(self, tilt: float) -> tuple[np.ndarray, np.ndarray]:
-        """(that the prediction is right [n], what the others are multiplied by [n])."""
-        scale = 1 / (1 - self.right + self.right * np.exp(tilt))
-        return self.right * np.exp(tilt) * scale, scale
+    def tilted(self, tilts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(that the prediction is right, what the others are multiplied by), [T, n] each."""
+        odds = np.exp(tilts)[:, None]
+        scale = 1 / (1 - self.right + self.right * odds)
+        return self.right * odds * scale, scale
 
 
 class _Tilted:
@@ -198,15 +199,14 @@ class _Tilted:
 
     def __init__(self, rest: Beliefs, audited: Beliefs, classes: np.ndarray) -> None:
         self._rest, self._audited, self._classes = rest, audited, classes
-        self._rest_at = [rest.tilted(tilt) for tilt in TILTS]
-        self._audited_at = [audited.tilted(tilt) for tilt in TILTS]
-        self._untilted = rest.tilted(0.0)
+        self._right, self._scale = rest.tilted(TILTS)
+        self._audited_at = audited.tilted(TILTS)
+        self._hits = self._right @ np.eye(rest.others.shape[1])[rest.chosen]  # [T, C]
+        self._sizes = np.maximum(self._scale @ rest.others + self._hits, 1e-12)
 
     def interval(self, weights: np.ndarray, whole: bool = False) -> Interval:
         """Of the mean of recalls with these weights [C]; whole: of the share that is right."""
-        values, surplus, spread, held = np.array(
-            [self._at(tilt, weights, whole) for tilt in range(len(TILTS))]
-        ).T
+        values, surplus, spread, held = self._at_every_tilt(weights, whole)
         n = len(self._classes)
         value = _crossing(values, surplus * n + BELIEF * held)
         bound = student.ppf(0.975, n - 1) * np.sqrt(spread * _noise(n, len(self._rest.chosen)))
@@ -221,26 +221,22 @@ class _Tilted:
             high = _crossing(values[first:], (surplus + bound)[first:])
         return Interval(value, min(low, value), max(high, value))
 
-    def _at(self, tilt: int, weights: np.ndarray, whole: bool) -> tuple[float, ...]:
-        """At TILTS[tilt]: (the measure; what the audit saw beyond it; the variance of one label;
-        what the belief without a tilt sees beyond it)."""
-        rest, size = self._rest, len(self._rest.chosen)
-        right, scale = self._rest_at[tilt]
-        hits = np.bincount(rest.chosen, right, minlength=len(weights))
-        sizes = np.maximum(scale @ rest.others + hits, 1e-12)
-        recalls = hits / sizes
-        gain = np.ones(len(weights)) if whole else size * weights / sizes
-        loss = np.zeros(len(weights)) if whole else gain * recalls
-        value = right.mean() if whole else weights @ recalls
-        mean, square = _moments(rest, right, scale, gain, loss)
-        expected, _ = _moments(self._audited, *self._audited_at[tilt], gain, loss)
-        seen = gain[self._classes] * (self._audited.chosen == self._classes) - loss[self._classes]
-        before, _ = _moments(rest, *self._untilted, gain, loss)
+    def _at_every_tilt(self, weights: np.ndarray, whole: bool) -> tuple[np.ndarray, ...]:
+        """The measure; what the audit saw beyond it; the variance of one label; what the belief
+        without a tilt sees beyond it. [T] each."""
+        rest, audited = self._rest, self._audited
+        recalls = self._hits / self._sizes
+        gain = np.ones_like(recalls) if whole else len(rest.chosen) * weights / self._sizes
+        loss = np.zeros_like(recalls) if whole else gain * recalls
+        mean, square = _moments(rest, self._right, self._scale, gain, loss)
+        expected, _ = _moments(audited, *self._audited_at, gain, loss)
+        seen = gain[:, self._classes] * (audited.chosen == self._classes) - loss[:, self._classes]
+        before, _ = _moments(rest, rest.right[None], np.ones((1, 1)), gain, loss)
         return (
-            float(value),
-            float((seen - expected).mean()),
-            float((square - mean**2).mean()),
-            float((before - mean).mean()),
+            self._right.mean(axis=1) if whole else recalls @ weights,
+            (seen - expected).mean(axis=1),
+            (square - mean**2).mean(axis=1),
+            (before - mean).mean(axis=1),
         )
 
 
@@ -252,10 +248,13 @@ def _noise(audits: int, rest: int) -> float:
 def _moments(
     beliefs: Beliefs, right: np.ndarray, scale: np.ndarray, gain: np.ndarray, loss: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square [n] of gain_y [y is predicted] - loss_y over the classes y believed."""
-    chosen = gain[beliefs.chosen] - loss[beliefs.chosen]
-    mean = right * chosen - scale * (beliefs.others @ loss)
-    return mean, right * chosen**2 + scale * (beliefs.others @ loss**2)
+    """Mean and mean square [T, n] of gain_y [y is predicted] - loss_y over the classes y believed.
+
+    right, scale: as tilted; gain, loss: [T, C].
+    """
+    chosen = (gain - loss)[:, beliefs.chosen]
+    mean = right * chosen - scale * (loss @ beliefs.others.T)
+    return mean, right * chosen**2 + scale * (loss**2 @ beliefs.others.T)
 
 
 def _recalibrated(

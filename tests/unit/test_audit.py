@@ -136,7 +136,7 @@ def test_beliefs_that_are_right_make_an_interval_narrower_than_labels_alone():
     rng = np.random.default_rng(0)
     widths = []
     for _ in range(20):
-        probs, labels = made(rng, 540)
+        probs, labels = made(rng, 4_040)  # the rest is large: Wilson's is for an endless one
         found = audit.judge(probs[40:], probs[:40], labels[:40]).accuracy
         right = int((probs[:40].argmax(axis=1) == labels[:40]).sum())
         low, high = wilson(right, 40)
