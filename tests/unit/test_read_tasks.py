@@ -29,12 +29,19 @@ class LabelStudio:
         found = [Task(i, {"audio": f"/data/upload/7/{i}.wav"}, False) for i in (1, 2, 3)]
         return [task for task in found if task.id not in self.gone]
 
+    def tasks_after(self, project: int, task_id: int) -> list[Task]:
+        return [task for task in self.tasks(project) if task.id > task_id]
+
+    def project(self, project: int) -> SimpleNamespace:
+        return SimpleNamespace(task_number=len(self.tasks(project)))
+
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
     """read() reads the tasks and returns what was downloaded; read.server, read.folder."""
     settings = make_settings(tmp_path)
     projects = Projects(settings)
+    projects.save(PROJECT)
     folder = projects.folder(7)
     folder.write(f"rounds/{VERSION}/snapshot.json", {"controls": [described()], "labels": {}})
     asked: list[str] = []
@@ -49,11 +56,14 @@ def read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recordings._Fetcher, "_download", download)
     server = LabelStudio()
-    jobs = SimpleNamespace(settings=settings, _client=lambda _: server, _check=lambda _: None)
+    jobs = object.__new__(Jobs)  # what DBOS adds is not asked for
+    jobs.settings, jobs.projects = settings, projects
+    monkeypatch.setattr(Jobs, "_client", lambda *_: server)
+    monkeypatch.setattr(Jobs, "_check", lambda *_: None)
 
     def run() -> list[str]:
         asked.clear()
-        Jobs._read_tasks(jobs, PROJECT, folder, VERSION)  # type: ignore[arg-type]
+        jobs._read_tasks(PROJECT, folder, VERSION)
         return sorted(asked)
 
     run.server, run.folder = server, folder  # type: ignore[attr-defined]

@@ -35,7 +35,11 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def expected(data: Path) -> dict[str, Any]:
-    return json.loads((data / "expected.json").read_text())
+    found = json.loads((data / "expected.json").read_text())
+    # What the model says of the pool is computed anew, and kept apart from rounds.
+    documents = found["documents"].items()
+    found["documents"] = {k: v for k, v in documents if not k.endswith("predictions.json")}
+    return found
 
 
 def projects(data: Path) -> Projects:
@@ -70,7 +74,11 @@ def without_projects(expected: dict[str, Any]) -> dict[str, Any]:
 
 def test_nothing_is_lost(data, expected):
     upgraded = projects(data)
-    assert [vars(project) for project in upgraded.all()] == expected["projects"]
+    known = expected["projects"][0].keys()  # newer fields have their defaults
+    assert [
+        {key: value for key, value in vars(project).items() if key in known}
+        for project in upgraded.all()
+    ] == expected["projects"]
     assert kept(upgraded.folder(7), expected) == without_projects(expected)
     assert len(expected["history"]) == 3  # the fixture holds what the test is about
 

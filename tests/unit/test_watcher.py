@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +26,19 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def watcher(settings, monkeypatch) -> Watcher:
+def watcher(settings) -> Iterator[Watcher]:
     """Of projects 1, 2 and 3; no job is there."""
     for number in (1, 2, 3):
         add_project(settings, number)
-    monkeypatch.setattr(watching.DBOS, "list_workflows", lambda **_: [])
-    return Watcher(settings, Projects(settings), None)  # type: ignore[arg-type]
+    made = Watcher(settings, Projects(settings), None, "one")  # type: ignore[arg-type]
+    yield made
+    made.close()
+
+
+def tick(watcher: Watcher, now_s: float) -> None:
+    """A tick, to the end of all that it begins."""
+    watcher.tick(now_s)
+    wait(watcher._looking.values())
 
 
 @pytest.mark.parametrize(
@@ -40,40 +49,47 @@ def watcher(settings, monkeypatch) -> Watcher:
 def test_an_error_in_one_project_disturbs_no_other(watcher, monkeypatch, error):
     looked: list[int] = []
 
-    def needed(_self: Watcher, project: Any, *_: Any) -> None:
+    def look(_self: Watcher, project: Any, *_: Any) -> None:
         looked.append(project.id)
         if project.id == 1:
             raise error
 
-    monkeypatch.setattr(Watcher, "_needed", needed)
-    watcher.tick(1000.0)
-    assert looked == [1, 2, 3]
-    watcher.tick(1001.0)
-    assert looked == [1, 2, 3]  # nothing moved, and 1 waits
+    monkeypatch.setattr(Watcher, "_look", look)
+    tick(watcher, 1000.0)
+    assert sorted(looked) == [1, 2, 3]
+    tick(watcher, 1001.0)
+    assert sorted(looked) == [1, 2, 2, 3, 3]  # 1 waits
 
 
-def test_a_damaged_file_of_a_project_disturbs_no_other(watcher, monkeypatch, settings):
-    """The file that errors are kept in is damaged, too."""
+def test_a_project_that_is_looked_at_for_long_disturbs_no_other(watcher, monkeypatch):
+    """And isn't looked at twice at once."""
     looked: list[int] = []
-    monkeypatch.setattr(Watcher, "_needed", lambda _self, project, *_: looked.append(project.id))
-    folder = Projects(settings).folder(1)
-    folder.path.mkdir(parents=True)
-    for name in ("rollback.json", "errors.json"):
-        (folder.path / name).write_text("{")
-    watcher.tick(1000.0)
-    assert looked == [2, 3]
+    done = threading.Event()
+
+    def look(_self: Watcher, project: Any, *_: Any) -> None:
+        looked.append(project.id)
+        if project.id == 1:
+            done.wait(30)
+
+    monkeypatch.setattr(Watcher, "_look", look)
+    for moment in (1000.0, 1001.0):
+        watcher.tick(moment)
+        wait([watcher._looking[2], watcher._looking[3]])
+    assert sorted(looked) == [1, 2, 2, 3, 3]
+    done.set()
+    wait(watcher._looking.values())
 
 
 @pytest.mark.parametrize(
     "error", [KeyError("tasks"), LabelStudioFailing("answered 500", 500, "read it")]
 )
 def test_an_error_that_stays_is_shown_once(watcher, monkeypatch, settings, error):
-    def needed(*_: Any) -> None:
+    def look(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Watcher, "_needed", needed)
+    monkeypatch.setattr(Watcher, "_look", look)
     for minute in range(1, 6):
-        watcher.tick(minute * 100.0)
+        tick(watcher, minute * 100.0)
     (told,) = Projects(settings).folder(1).errors()
     assert (told["where"], told["message"]) == (
         "watching",
