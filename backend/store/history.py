@@ -73,8 +73,8 @@ class History(Tasks):
                 {"time": row.time, "where": row.place, "message": row.message, "times": row.times}
                 for row in self._read_errors(connection)
             ]
-        with contextlib.suppress(FileNotFoundError):
-            found += json.loads((self.path / RESERVE).read_bytes())
+        with contextlib.suppress(FileNotFoundError):  # what was kept there is newer by its nature
+            found = [*json.loads((self.path / RESERVE).read_bytes()), *found]
         return sorted(found, key=lambda entry: entry["time"], reverse=True)[:MAX_ERRORS]
 
     def _add_error(self, where: str, message: str) -> None:

@@ -174,7 +174,8 @@ class Watcher:
             else:
                 log.exception("project=%d look failed", project.id)
             if not away or isinstance(error, LabelStudioFailing):
-                _tell(project, folder, str(error) or repr(error))
+                foreseen = isinstance(error, OSError | ValueError | RuntimeError)
+                _tell(project, folder, (foreseen and str(error)) or repr(error))
 
     def close(self) -> None:
         self.warm.close()
