@@ -32,7 +32,8 @@ class Intake:
     """The labels of one project as Label Studio has them.
 
     votes: by control, of tasks that have any. finished: tasks that Label Studio wants no label
-    for any more. tasks: all ids. since: the newest change seen.
+    for any more, and those that everybody who saw them skipped. tasks: all ids. since: the newest
+    change seen.
     """
 
     controls: tuple[Control, ...]
@@ -57,6 +58,8 @@ class Intake:
         )
         for task in client.annotated(project_id):
             intake._note_votes(task["id"], task["annotations"])
+            if _skipped(task["annotations"]):
+                intake.finished.add(task["id"])
         intake._all_taken = True
         return intake
 
@@ -86,7 +89,8 @@ class Intake:
             if task.id not in self.tasks:
                 new.add(task.id)
                 self.tasks.add(task.id)
-            (self.finished.add if task.is_labeled else self.finished.discard)(task.id)
+            done = task.is_labeled or _skipped(task.annotations)
+            (self.finished.add if done else self.finished.discard)(task.id)
             if self._note_votes(task.id, task.annotations):
                 relabelled.add(task.id)
         return Changes(frozenset(new), frozenset(relabelled))
@@ -116,6 +120,10 @@ class Changes:
 
     new: frozenset[int]
     relabelled: frozenset[int]
+
+
+def _skipped(annotations: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(annotations) and all(a.get("was_cancelled") for a in annotations)
 
 
 def _earlier(moment: str, by: timedelta) -> str:

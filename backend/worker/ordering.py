@@ -159,6 +159,9 @@ class Orderer:
                 "starting": answer.get("starting", False),
             },
         )
+        if not order.version:  # the first since this worker began
+            counts = client.prediction_counts(project.id)
+            order.foreign = any(not v.startswith(ORDERS) for v in counts)
         if entries:
             client.push_window(project.id, version, predictions(intake.controls, entries))
         window_ = frozenset(entry["task"] for entry in entries)

@@ -147,3 +147,19 @@ def test_what_is_taken_in_is_kept_for_rounds(tmp_path):
     again = Intake.read(server, 1, CONTROLS)
     again.keep(folder)
     assert folder.labels() == again.votes == {"emotion": {"3": [["joy"]]}}
+
+
+def test_what_everybody_skipped_wants_no_label():
+    """Else a window would fill up with what nobody is served."""
+    server = Server()
+    server.put(1)
+    server.put(2, None, cancelled=True)
+    intake = Intake.read(server, 1, CONTROLS)
+    assert intake.finished == {2}
+    server.put(1, None, cancelled=True)
+    server.put(2, "joy")
+    intake.refresh(server, 1)
+    assert intake.finished == {1, 2}
+    server.put(1)
+    intake.refresh(server, 1)
+    assert intake.finished == {2}

@@ -88,6 +88,11 @@ class Client(LabelStudio):
     def clear(self, project_id, tasks):
         self.cleared += tasks
 
+    def prediction_counts(self, project_id):
+        return dict.fromkeys(self.versions, 1)
+
+    versions: tuple[str, ...] = ()
+
 
 class Warm:
     def __init__(self, tasks):
@@ -141,3 +146,21 @@ def test_a_task_that_was_deleted_is_not_pushed(settings):
         client, Projects(settings).get(1), folder, intake, Order(), 0.0
     )
     assert client.pushed[0][1] == [1, 3]
+
+
+def test_predictions_of_somebody_else_are_not_cleared_away(settings):
+    """A task's predictions can only be deleted together."""
+    settings = settings.model_copy(update={"window": 2, "step_size": 1})
+    folder = add_project(settings)
+    folder.write(POOL, {"mark": "7"})
+    client = Client()
+    client.versions = ("another-model",)
+    intake = Intake(controls=CONTROLS, tasks=set(range(10)))
+    state = Order()
+    orderer = Orderer(settings, Warm(list(range(10))))
+    for now_s in range(5):
+        orderer.advance(client, Projects(settings).get(1), folder, intake, state, float(now_s))
+        intake.finished.add(now_s)
+        state.note({now_s}, float(now_s))
+    assert len(client.pushed) > 2
+    assert client.cleared == []
