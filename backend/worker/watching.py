@@ -166,12 +166,12 @@ class Watcher:
             state.failures = 0
         except Exception as error:
             state.failures += 1
-            state.intake = None  # what was half taken in is read anew
             state.not_before = now_s + min(LONGEST_PAUSE_S, 2.0**state.failures)
             away = isinstance(error, LabelStudioUnavailable)
             if away:
                 log.warning("project=%d label_studio=away reason=%s", project.id, error)
             else:
+                state.intake = None  # whatever was half taken in is read anew
                 log.exception("project=%d look failed", project.id)
             if not away or isinstance(error, LabelStudioFailing):
                 foreseen = isinstance(error, OSError | ValueError | RuntimeError)

@@ -20,7 +20,8 @@ OTHER_LABELS = EMOTION.replace('value="sad"', 'value="calm"')
 def started(label_studio, tmp_path_factory, tiny_backbone) -> Iterator[Backend]:
     """A web process and a worker with a tiny model; every test has a project of its own."""
     folder = tmp_path_factory.mktemp("backend")
-    with backend(label_studio, folder, AFTER_BACKBONE=str(tiny_backbone)) as result:
+    settings = {"AFTER_BACKBONE": str(tiny_backbone), "AFTER_TAPT": "false"}
+    with backend(label_studio, folder, **settings) as result:
         result.start()
         yield result
 

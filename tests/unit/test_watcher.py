@@ -97,6 +97,24 @@ def test_an_error_that_stays_is_shown_once(watcher, monkeypatch, settings, error
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"), [(LabelStudioUnavailable("away"), True), (KeyError("tasks"), False)]
+)
+def test_what_was_read_is_not_read_again_because_label_studio_was_away(
+    watcher, monkeypatch, error, kept
+):
+    """At 100,000 tasks that takes half a minute, and may be what keeps it from coming back."""
+    intake = Intake((), tasks={1})
+
+    def look(_self: Watcher, _project: Any, _folder: Any, state: Any, *_: Any) -> None:
+        state.intake = intake
+        raise error
+
+    monkeypatch.setattr(Watcher, "_look", look)
+    tick(watcher, 1000.0)
+    assert (watcher._states[1].intake is intake) == kept
+
+
 # --- cancelling a job that waits -----------------------------------------------------------------
 
 
