@@ -215,6 +215,13 @@ def status_text(now: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _quality_line(one: dict[str, Any]) -> str:
+    if one["ua"] is None:
+        return f"   quality   {one['missing']} more random labels until it can be told"
+    ua = "{value:.0%} ({low:.0%} to {high:.0%})".format(**one["ua"])
+    return f"   quality   UA {ua} on {one['rest']} unlabelled recordings, {one['audits']} audits"
+
+
 def _project_lines(project: dict[str, Any]) -> list[str]:
     lines = [
         f"{project['id']}  {project['title']}  {project['label_studio']}",
@@ -225,7 +232,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     ]
     if project["order_ran_out"]:
         lines.append("   order     run out: tasks are served at random until a worker sends more")
-    if project["curve"]:
+    lines += [_quality_line(one) for one in project["quality"]]
+    if project["curve"] and project["curve"][-1]["source"] == "validation":
         newest = project["curve"][-1]
         measured = SOURCES[newest["source"]]
         lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")

@@ -43,6 +43,17 @@ class Labels(Documents):
         """The questions that votes answer."""
         return _controls(self.read(CONTROLS, []))
 
+    def labelled_at(self, count: int) -> list[str]:
+        """When the last `count` annotations were created, newest first, as Label Studio said."""
+        statement = (
+            sa.select(ANNOTATIONS.c.created_at)
+            .where(ANNOTATIONS.c.project_id == self.id)
+            .order_by(ANNOTATIONS.c.id.desc())
+            .limit(count)
+        )
+        with self.database.read() as connection:
+            return [text for (text,) in connection.execute(statement) if text]
+
     # --- writing ---------------------------------------------------------------------------------
 
     def save_controls(self, controls: Sequence[Control]) -> bool:

@@ -19,6 +19,7 @@ from backend.settings import Settings
 from backend.store import scores
 from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
+from backend.web.quality import asked, pace, quality, time_left
 
 log = logging.getLogger("after.status")
 
@@ -27,6 +28,7 @@ ALIVE_S = 30.0  # a worker says that it lives every few seconds
 STALLED_S = 120.0  # progress this old: the page says since when nothing moved
 BINS = 20  # of the distribution of entropy
 MAX_SKIPPED = 50  # clips listed; the number is always whole
+PACE_LABELS = 50  # the last ones, from which labels an hour are told
 MIN_DONE_SHARE = 0.02  # before which the time left is a guess that nobody should read
 
 
@@ -96,6 +98,8 @@ def project_status(
     labels = _labels(done, newest, reader.mapping("seen.json"))
     share = settings.budget_share or BUDGET_SHARE
     budget = plan.get("budget") or newest.get("budget") or int(share * tasks + 1e-9)
+    order = reader.mapping(ORDER)
+    per_hour = reader.checked("labels", lambda: pace(folder.labelled_at(PACE_LABELS)), None)
     return {
         "id": project.id,
         "title": project.title or f"Project {project.id}",
@@ -108,7 +112,11 @@ def project_status(
         "budget_share": share,
         "next_round": _next_round(settings, labels, _learning(newest, running), plan),
         "serving": serving,
-        "order_ran_out": _ran_out(project, reader.mapping(ORDER), labels, tasks),
+        "order_ran_out": _ran_out(project, order, labels, tasks),
+        "quality": quality(order),
+        "asked": asked(order),
+        "per_hour": per_hour,
+        "left_s": time_left(labels, budget, per_hour),
         "running": running,
         "queued": [job for job in queue if job["project"] == project.id],
         "curve": _curve(history),
