@@ -60,7 +60,9 @@ def assert_whole(running: Backend, project: int, labelled: int) -> None:
     running.wait("one prediction a task, of the window", whole, within_s=120)
     versions = [entry["version"] for entry in running.history(project)]
     assert len(versions) == len(set(versions))
-    assert not running.project_folder(project).errors()
+    # A request that Label Studio died of is told; nothing else went wrong.
+    errors = running.project_folder(project).errors()
+    assert not [error for error in errors if "can't be reached" not in error["message"]]
 
 
 def wait_for(running: Backend, project: int, stage: str) -> None:
