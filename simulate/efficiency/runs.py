@@ -57,8 +57,12 @@ class Setting:
     mc_samples: int = 10
 
     def learner(self, seed: int) -> LearnerConfig:
-        """The product's configuration; strategy and start are the arm's."""
+        """The product's configuration; strategy and start are the arm's.
+
+        No audits: they judge a model, and are the same random labels whatever the strategy.
+        """
         return LearnerConfig(
+            audit_share=0.0,
             backbone=self.backbone,
             states=self.states,
             speakers="auto" if self.speakers else "off",
