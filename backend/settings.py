@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 if TYPE_CHECKING:
     from after_model.active_learning import LearnerConfig
 
+AUDIT_SHARE = 0.05
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -180,6 +181,8 @@ class Settings(BaseSettings):
             "audit_share", "rounds", "warm_start", "validation_share", "seed",
         )  # fmt: skip
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.preset == "default":  # people need to know how good it is; a simulation tests it
+            given.setdefault("audit_share", AUDIT_SHARE)
         try:
             config = LearnerConfig.preset(self.preset, **given)
             acquisition.get(config.strategy)

@@ -44,7 +44,7 @@ class LearnerConfig:
     round at once, as in the paper. audit_share: of the labels asked for, drawn at random from what
     is not labelled (until there are ten, every eighth) and counted like all others; models are
     judged by them, and learn them when the strategy wants them too or, where nothing is fine-tuned,
-    once the budget is spent. 0: none.
+    once the budget is spent. 0: none; the backend's default is 5 %.
     warm_start: what fine-tuning begins from: "tapt", the adapted backbone (the authors' code), or
     "previous", the last round's model (Algorithm 1, line 10). head: what a classifier.HEADS pools
     over time; the paper's is "linear", the mean alone. head_start: a new head begins as the probe
@@ -65,7 +65,7 @@ class LearnerConfig:
     rounds: int = 5
     shares: tuple[float, ...] = ()
     step_size: int | str = "classes"
-    audit_share: float = 0.05
+    audit_share: float = 0.0
     warm_start: str = "tapt"
     head: str = DEFAULT_HEAD
     head_start: str = "probe"
@@ -136,7 +136,6 @@ _PAPER: dict[str, Any] = {
     "start_per_class": 0,
     "strategy": "entropy",
     "step_size": "round",
-    "audit_share": 0.0,
     "warm_start": "previous",
     "head": "linear",
     "head_start": "random",
