@@ -139,8 +139,8 @@ class Run:
             due = min(room, drawing.due(total, share) - len(self._audits))
             known, believed = set(self._labelled.tolist()), self.believed()
             drawn = [i for i in order if i not in known][: max(0, due)]
-            wanted = self._wanted(believed, min(step, room) - len(drawn), hold)
             self._audits |= {i: believed[i] for i in drawn}
+            wanted = self._wanted(believed, min(step, room) - len(drawn), hold)
             if hold == "learnt":
                 wanted = np.union1d(wanted, drawn)
             elif hold == "wanted":
