@@ -80,7 +80,8 @@ def bootstrap(settings: Settings, folder: ProjectFolder, version: str) -> None:
         follow(folder, None)
     else:
         controls = folder.snapshot(version)["controls"]
-        scores.write(folder.path, start_order(settings, folder, version, controls, tasks))
+        start = start_order(settings, folder, version, controls, tasks)
+        scores.write(folder.path, start, scores.FIXED)
         follow(folder, version)
 
 
@@ -89,7 +90,8 @@ def round_(settings: Settings, folder: ProjectFolder, version: str) -> None:
     serve, its scores of the whole pool are the order until the next round."""
     promoted = [r for r in train(settings, folder, version).values() if r["promoted"]]
     if any(result["kept"] != PROBE for result in promoted):
-        scores.write(folder.path, _scored(settings, folder, version, folder.round_models(version)))
+        said = _scored(settings, folder, version, folder.round_models(version))
+        scores.write(folder.path, said, scores.FIXED)
         follow(folder, version)
     elif promoted:
         follow(folder, None)
@@ -193,7 +195,7 @@ def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
     followed = folder.read(FOLLOWS, None)
     if followed is None:
         return
-    before = scores.read(folder.path)
+    before = scores.read(folder.path, scores.FIXED)
     known = set() if before is None else set(before.tasks.tolist())
     missing = {key: task for key, task in tasks.items() if key not in known}
     models = folder.serving_models()
@@ -203,7 +205,7 @@ def extend(settings: Settings, folder: ProjectFolder, version: str) -> None:
         if models
         else at_random(settings.seed, version, readable(folder, missing))
     )
-    scores.write(folder.path, merged(before, more))
+    scores.write(folder.path, merged(before, more), scores.FIXED)
     follow(folder, followed["release"])
 
 
@@ -211,10 +213,10 @@ def rescore(settings: Settings, folder: ProjectFolder, version: str) -> None:
     """The order by an older release, for a rollback to it; it holds until the next round."""
     models = folder.release_models(version)
     if models:
-        scores.write(folder.path, _scored(settings, folder, version, models))
+        said = _scored(settings, folder, version, models)
     else:
-        start = at_random(settings.seed, version, readable(folder, folder.tasks()))
-        scores.write(folder.path, start)
+        said = at_random(settings.seed, version, readable(folder, folder.tasks()))
+    scores.write(folder.path, said, scores.FIXED)
     follow(folder, version)
 
 

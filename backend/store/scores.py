@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-FILE = "scores.npz"
+FILE = "scores.npz"  # what serves now
+FIXED = "fixed-scores.npz"  # what an order that doesn't change was made from
 
 
 @dataclass(frozen=True)
@@ -65,24 +66,24 @@ class PoolScores:
         return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
 
 
-def write(folder: Path, scores: PoolScores) -> None:
+def write(folder: Path, scores: PoolScores, name: str = FILE) -> None:
     """Replace the file; a reader sees the old one or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {f"probs/{name}": row for name, row in scores.probs.items()}
     arrays |= {"tasks": scores.tasks, "order": scores.order, "version": np.array(scores.version)}
-    handle, beside = tempfile.mkstemp(prefix=f".{FILE}-", dir=folder)
+    handle, beside = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, **arrays)
-        os.replace(beside, folder / FILE)
+        os.replace(beside, folder / name)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
 
 
-def read(folder: Path) -> PoolScores | None:
+def read(folder: Path, name: str = FILE) -> PoolScores | None:
     """The scores; None before the first. Read once until they change."""
-    path = folder / FILE
+    path = folder / name
     try:
         stat = path.stat()
         return _read(path, stat.st_mtime_ns, stat.st_ino)

@@ -87,6 +87,8 @@ class Orderer:
     def __init__(self, settings: Settings, warm: WarmProcess) -> None:
         self.settings = settings
         self.warm = warm
+        # Where every round fine-tunes, its scores are the order: features alone make none.
+        self._steps = settings.learner_config().fine_tuning != "always"
 
     def advance(
         self,
@@ -99,7 +101,7 @@ class Orderer:
     ) -> None:
         """Push a window if one is due, else clear a little of what windows before left."""
         mark = follows(folder)
-        if not mark:
+        if not mark or (mark.startswith("steps") and not self._steps):
             return
         left = len(order.window - intake.finished - {int(task) for task in order.changed})
         step = self.settings.step_size or max((len(c.labels) for c in intake.controls), default=1)
@@ -144,6 +146,10 @@ class Orderer:
             else self._step(folder, intake, order, version, mark)
         )
         entries = [entry for entry in answer["window"] if entry["task"] in intake.tasks]
+        if not entries:  # nothing is left to ask: the last order stays what it was
+            order.follows, order.window = mark, frozenset()
+            order.changed -= taken
+            return
         folder.write(
             ORDER,
             {
@@ -162,8 +168,7 @@ class Orderer:
         if not order.version:  # the first since this worker began
             counts = client.prediction_counts(project.id)
             order.foreign = any(not v.startswith(ORDERS) for v in counts)
-        if entries:
-            client.push_window(project.id, version, predictions(intake.controls, entries))
+        client.push_window(project.id, version, predictions(intake.controls, entries))
         window_ = frozenset(entry["task"] for entry in entries)
         order.stale = (order.stale | order.window) - window_
         order.version, order.window, order.follows = version, window_, mark
@@ -191,9 +196,10 @@ class Orderer:
 
     def _fixed(self, folder: ProjectFolder, intake: Intake, order: Order) -> dict[str, Any]:
         """A window of scores that don't change; who is labelled leaves."""
-        said = scores.read(folder.path)
+        said = scores.read(folder.path, scores.FIXED)
         if said is None:
             return {"window": []}
+        scores.write(folder.path, said)
         begun = sorted({int(task) for task in intake.labelled} - intake.finished)
         ranked = [task for task in said.ranked() if task not in intake.finished]
         confidence = said.confidence()

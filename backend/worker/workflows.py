@@ -366,7 +366,8 @@ class Jobs(DBOSConfiguredInstance):
     def _first_order(self, folder: ProjectFolder, version: str) -> None:
         """People can begin at once where the start is random: audio and features come behind."""
         if self.settings.learner_config().start == "random" and not follows(folder):
-            scores.write(folder.path, at_random(self.settings.seed, version, folder.task_ids()))
+            order = at_random(self.settings.seed, version, folder.task_ids())
+            scores.write(folder.path, order, scores.FIXED)
             folder.write(FOLLOWS, {"release": version, "at": time.time()})
 
     def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:

@@ -99,7 +99,7 @@ def test_where_every_round_fine_tunes_the_start_is_the_order(settings, folder):
         paper, folder, CONTROL, folder.tasks(), pools.reporter(folder, START)
     )
     wanted = [int(key) for key in learner.ask()]
-    said = scores.read(folder.path)
+    said = scores.read(folder.path, scores.FIXED)
     assert said.order[: len(wanted)].tolist() == wanted
     assert sorted(said.order.tolist()) == list(range(1, 13))
     assert folder.read(FOLLOWS, {})["release"] == START
@@ -183,7 +183,7 @@ def paper(settings: Settings, folder: ProjectFolder) -> tuple[Settings, ProjectF
 def test_a_fine_tuned_models_scores_are_followed(paper):
     _, folder = paper
     assert folder.read(FOLLOWS, {})["release"] == ROUND
-    said = scores.read(folder.path)
+    said = scores.read(folder.path, scores.FIXED)
     assert said.tasks.tolist() == list(range(1, 13))
     assert said.of(12) == {}
     for task in range(1, 12):
@@ -194,10 +194,10 @@ def test_a_fine_tuned_models_scores_are_followed(paper):
 def test_new_tasks_join_a_fixed_order_with_scores_of_their_own(paper):
     settings, folder = paper
     release(folder)
-    before = scores.read(folder.path)
+    before = scores.read(folder.path, scores.FIXED)
     add_task(folder)
     compute.extend(settings, folder, ROUND)
-    after = scores.read(folder.path)
+    after = scores.read(folder.path, scores.FIXED)
     np.testing.assert_array_equal(after.probs["emotion"][:12], before.probs["emotion"])
     assert sum(after.of(13)["emotion"]) == pytest.approx(1, abs=1e-4)
 
@@ -206,17 +206,17 @@ def test_new_tasks_before_the_first_round_come_after_the_start(settings, folder)
     settings = settings.model_copy(update={"fine_tuning": "always", "tapt": False})
     compute.bootstrap(settings, folder, START)
     folder.releases.publish(START, lambda _: None, {"models": {}})
-    before = scores.read(folder.path).order.tolist()
+    before = scores.read(folder.path, scores.FIXED).order.tolist()
     add_task(folder)
     compute.extend(settings, folder, START)
-    assert scores.read(folder.path).order.tolist() == [*before, 13]
+    assert scores.read(folder.path, scores.FIXED).order.tolist() == [*before, 13]
 
 
 def test_going_back_follows_the_older_model(settings, trained):
     release(trained)
     compute.rescore(settings, trained, ROUND)
     assert trained.read(FOLLOWS, {})["release"] == ROUND
-    said = scores.read(trained.path)
+    said = scores.read(trained.path, scores.FIXED)
     learner = pools.open_learner(
         settings, trained, CONTROL, trained.tasks(), pools.reporter(trained, ROUND)
     )
@@ -232,7 +232,7 @@ def test_a_strategys_own_choice_comes_first(settings, folder, strategy):
     compute.bootstrap(settings, folder, START)
     snapshot(folder, ROUND, label(folder, LABELLED))
     compute.round_(settings, folder, ROUND)
-    said = scores.read(folder.path)
+    said = scores.read(folder.path, scores.FIXED)
     assert 0 < len(said.order) <= 4
     assert not set(said.order.tolist()) & {int(key) for key in LABELLED}
     assert said.ranked()[: len(said.order)] == said.order.tolist()

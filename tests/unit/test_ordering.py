@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from web_fixtures import add_project, make_settings
 
+from backend.compute.orders import at_random
 from backend.label_studio.predictions import LabelStudio
+from backend.store import scores
 from backend.store.projects import FOLLOWS, ORDER, POOL, Projects
 from backend.worker.intake import Intake
 from backend.worker.ordering import FEWEST, MOST, Order, Orderer, follows
@@ -164,3 +166,34 @@ def test_predictions_of_somebody_else_are_not_cleared_away(settings):
         state.note({now_s}, float(now_s))
     assert len(client.pushed) > 2
     assert client.cleared == []
+
+
+def test_where_rounds_fine_tune_features_alone_make_no_order(tmp_path):
+    """Between the features and the start a step would be an order that the method doesn't have."""
+    settings = make_settings(tmp_path, preset="paper")
+    folder = add_project(settings)
+    folder.write(POOL, {"mark": "7"})
+    client = Client()
+    intake = Intake(controls=CONTROLS, tasks={1, 2, 3})
+    orderer = Orderer(settings, Warm([1, 2, 3]))
+    orderer.advance(client, Projects(settings).get(1), folder, intake, Order(), 0.0)
+    assert client.pushed == []
+    scores.write(folder.path, at_random(0, "after-r00-n0000", [1, 2, 3]), scores.FIXED)
+    folder.write(FOLLOWS, {"release": "after-r00-n0000", "at": 1.0})
+    orderer.advance(client, Projects(settings).get(1), folder, intake, Order(), 1.0)
+    assert sorted(client.pushed[0][1]) == [1, 2, 3]
+
+
+def test_when_nothing_is_left_the_last_order_stays(settings):
+    folder = add_project(settings)
+    folder.write(POOL, {"mark": "7"})
+    client, state = Client(), Order()
+    intake = Intake(controls=CONTROLS, tasks={1})
+    orderer = Orderer(settings, Warm([1]))
+    orderer.advance(client, Projects(settings).get(1), folder, intake, state, 0.0)
+    intake.finished.add(1)
+    state.note({1}, 1.0)
+    for now_s in (20.0, 40.0):
+        orderer.advance(client, Projects(settings).get(1), folder, intake, state, now_s)
+    assert len(client.pushed) == 1
+    assert folder.read(ORDER, {})["version"] == client.pushed[0][0]
