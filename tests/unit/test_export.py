@@ -174,7 +174,9 @@ def test_whisper_hidden_states_are_transformers_own(tmp_path: Path) -> None:
 
 
 def session(folder: Path):
-    return pytest.importorskip("onnxruntime").InferenceSession(
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
         str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
     )
 
@@ -183,7 +185,6 @@ def session(folder: Path):
 def test_onnx_gives_the_probabilities_of_every_family_at_every_length(
     name: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnx")
     model = classifier(make(name))
     onnx_file.write(portable.portable(model, LABELS), model.backbone.normalize, LABELS, tmp_path)
     run = session(tmp_path)
@@ -200,7 +201,6 @@ def test_onnx_gives_the_probabilities_of_every_family_at_every_length(
 
 @pytest.mark.parametrize("head", HEADS)
 def test_onnx_gives_the_probabilities_of_every_head(head: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
     model = classifier(make("whisper"), head, weighted=True)
     onnx_file.write(portable.portable(model, LABELS), False, LABELS, tmp_path)
     for seconds in (0.2, 33.0):
@@ -216,7 +216,6 @@ def test_onnx_gives_the_probabilities_of_every_head(head: str, tmp_path: Path) -
 def test_a_trace_that_holds_a_length_for_fixed_is_refused(
     reason: str, counted: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnx")
     model = portable.portable(classifier(make("wav2vec2-base")), LABELS)
     monkeypatch.setattr(model, "_counted", counted)
     with pytest.raises(onnx_file.DiffersFromTorch, match=reason):
@@ -293,7 +292,6 @@ def test_the_interval_is_wilsons(correct: int, labels: int, low: float, high: fl
 def test_the_cards_python_runs(
     tmp_path: Path, recordings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime")
     model = classifier(make("wav2vec2-base"))
     model.save(made(tmp_path / "model"), LABELS)
     done = export(tmp_path / "model", tmp_path / "out")
