@@ -196,7 +196,7 @@ def test_the_serving_model_goes_along_with_its_history(
     record = learner.train()
     result = vars(record) | {"learner": control["learner"], "promoted": True}
     models = {"emotion": (control["learner"], record.version)}
-    folder.releases.publish("after-r00-n0016", lambda _: None, {"models": models, "labelled": 16})
+    folder.releases.publish("after-r00-n0016", models, 16)
     folder.add_history({
         "version": "after-r00-n0016", "created": "2026-11-25T00:00:00+00:00", "labelled": 16,
         "pool": 16, "controls": {"emotion": result},
