@@ -70,7 +70,7 @@ class Database:
                 self._pass(connection)
                 yield connection
         except sa.exc.OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            if is_full(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
             raise
 
@@ -142,6 +142,13 @@ class Database:
     def _insert(self, table: sa.Table) -> Any:
         insert: Any = sqlite.insert if self.path is not None else postgresql.insert
         return insert(table)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there is no room for what was to be written, in files or a database."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def parts(values: Iterable[Any]) -> Iterator[list[Any]]:

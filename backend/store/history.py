@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backend.store.engine import parts
+from backend.store.engine import is_full, parts
 from backend.store.schema import ERRORS, HISTORY
 from backend.store.tasks import Tasks
 
@@ -99,6 +99,14 @@ class History(Tasks):
         """The newest first."""
         statement = sa.select(ERRORS).where(ERRORS.c.project_id == self.id)
         return list(connection.execute(statement.order_by(ERRORS.c.id.desc())))
+
+
+def said(error: Exception) -> str:
+    """What people read of an error: its own words, where it was foreseen."""
+    if is_full(error) and not isinstance(error, OSError):  # SQLite's words name no disk's folder
+        return "No space left where AFTER_DATA lies; make room, and it goes on by itself."
+    foreseen = isinstance(error, OSError | ValueError | RuntimeError | LookupError)
+    return (foreseen and str(error)) or repr(error)
 
 
 def now() -> str:

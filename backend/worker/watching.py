@@ -31,6 +31,7 @@ from backend.label_studio.predictions import (
 )
 from backend.settings import Settings, SettingsError
 from backend.store import learners
+from backend.store.history import said
 from backend.store.projects import POOL, SPEAKERS, Project, ProjectFolder, Projects
 from backend.worker import health
 from backend.worker.heartbeat import Heartbeat
@@ -174,8 +175,7 @@ class Watcher:
                 state.intake = None  # whatever was half taken in is read anew
                 log.exception("project=%d look failed", project.id)
             if not away or isinstance(error, LabelStudioFailing):
-                foreseen = isinstance(error, OSError | ValueError | RuntimeError)
-                _tell(project, folder, (foreseen and str(error)) or repr(error))
+                _tell(project, folder, said(error))
 
     def close(self) -> None:
         self.warm.close()

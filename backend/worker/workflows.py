@@ -37,6 +37,7 @@ from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 from backend.store import learners, scores
 from backend.store.engine import Fence
+from backend.store.history import said
 from backend.store.projects import (
     FOLLOWS,
     ORDER,
@@ -260,7 +261,7 @@ class Jobs(DBOSConfiguredInstance):
             self.failed(project_id, job, "Cancelled.", True)
         except Exception as error:
             log.exception("project=%d job=%s failed", project_id, job)
-            self.failed(project_id, job, str(error) or repr(error), False)
+            self.failed(project_id, job, said(error), False)
             if not isinstance(error, RuntimeError | ValueError | OSError | LookupError):
                 raise
         else:

@@ -156,7 +156,8 @@ class Backend:
             return found[0] if found and not self.busy(project) else None
 
         entry = self.wait(f"round {number} of project {project}", finished)
-        self.wait_for_order(project)
+        if open_tasks(self.server, project):  # else nothing is left to put in order
+            self.wait_for_order(project)
         return entry
 
     def wait_for_order(self, project: int, labelled: int = 0) -> dict[str, Any]:

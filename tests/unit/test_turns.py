@@ -17,7 +17,8 @@ from backend.compute import turns
 from backend.compute import work as compute
 from backend.compute.turns import device_lock
 from backend.settings import Settings
-from backend.store.projects import ProjectFolder
+from backend.store.engine import Fence
+from backend.store.projects import Projects
 from backend.worker.workflows import JobFailed, Jobs
 
 VERSION = "after-r01-n0006"
@@ -109,24 +110,25 @@ class _Worker:
     def __init__(self, chosen: Settings) -> None:
         self.settings = chosen
         self.children: set = set()
+        self.fence = Fence("", 0, lost=lambda: None)
         self.stopping = threading.Event()
 
 
 def test_waiting_for_the_device_is_no_computing(tmp_path, monkeypatch):
     """The limit passes while another has the device; the work itself then ends in time."""
     chosen = settings(tmp_path, compute_timeout_s=8.0)
-    folder = ProjectFolder(chosen.projects_folder / "7")
+    folder = Projects(chosen).folder(7)
     folder.path.mkdir(parents=True)
     script = tmp_path / "child.py"
     script.write_text(
         "import sys, time\n"
         "from backend import settings\n"
         "from backend.compute import turns\n"
-        "from backend.store.projects import ProjectFolder\n"
+        "from backend.store.projects import Projects\n"
         "chosen = settings.load()\n"
         "turns.REPORT_S = 0.1\n"
-        "with turns.turn(chosen, ProjectFolder(chosen.projects_folder / '7'), sys.argv[-1]):\n"
-        "    time.sleep(float(sys.argv[-3]))\n"
+        "with turns.turn(chosen, Projects(chosen).folder(7), sys.argv[-3]):\n"
+        "    time.sleep(float(sys.argv[-5]))\n"
     )
     monkeypatch.setenv("AFTER_DEVICE", "cpu")
     monkeypatch.setattr(sys, "executable", str(_wrapper(tmp_path, script)))
