@@ -39,8 +39,8 @@ from benchmarks import report
 from simulate import protocols
 from simulate.corpora import Corpus, CorpusError, some
 from simulate.efficiency.work import corpus_of
-from simulate.plan import digest
-from simulate.results import Results
+from simulate.runs.plan import digest
+from simulate.runs.results import Results
 
 SHARES = (5, 10, 20, 40, 100)
 WAYS = ("probe", "adapter", "kept")

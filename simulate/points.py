@@ -16,7 +16,7 @@ from after_model.features import Embeddings, FeatureStore, embed
 from simulate.corpora import Corpus, CorpusError, some
 from simulate.efficiency.runs import Split
 from simulate.efficiency.work import oracle_of
-from simulate.plan import digest
+from simulate.runs.plan import digest
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,17 @@ from filelock import FileLock, Timeout
 
 from after_model import acquisition, backbone
 from after_model.device import resolve_device
-from simulate import corpora, experiments, protocols, runner
-from simulate import results as rows
-from simulate.cli import UsageError
-from simulate.console import Screen
+from simulate import corpora, experiments, protocols
+from simulate.analysis.summary import findings, percent, summarise
+from simulate.command.cli import UsageError
+from simulate.command.console import Screen
+from simulate.command.request import Request, parse
 from simulate.corpora import Corpus
 from simulate.experiments import Design, Experiment, Options
-from simulate.plan import Job, RunConfig, jobs, runs
-from simulate.request import Request, parse
-from simulate.summary import findings, percent, summarise
-from simulate.workers import Event, Work, execute
+from simulate.runs import results as rows
+from simulate.runs import running as runner
+from simulate.runs.execution import Event, Work, execute
+from simulate.runs.plan import Job, RunConfig, jobs, runs
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -40,7 +41,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
     """Runs the command; returns its exit code: 1 when a run failed, 2 for what can't be done.
 
-    work: what the worker processes call instead of simulate.runner.work.
+    work: what the worker processes call instead of simulate.runs.running.work.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     with ExitStack() as kept:
@@ -93,7 +94,7 @@ def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
         print(f"\nStopped. {count} of {len(prepared.runs)} runs are finished and kept; the others")
         print(f"go on where they were with the same command:\n  {command}")
         return EXIT_INTERRUPTED
-    from simulate import report  # here, since every worker process imports this file
+    from simulate.analysis import report  # here, since every worker process imports this file
 
     summary = summarise(prepared.experiment, prepared.design, prepared.runs, results.rows())
     counts, speakers = corpus.counts(), len(corpus.speakers)

@@ -21,10 +21,10 @@ from simulate.efficiency import report
 from simulate.efficiency.embeddings import encode
 from simulate.efficiency.runs import Arm, Setting, Split, run_id
 from simulate.efficiency.work import Task, corpus_of, work
-from simulate.plan import fingerprint
-from simulate.results import Results
 from simulate.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, interrupt
-from simulate.workers import Event, execute
+from simulate.runs.execution import Event, execute
+from simulate.runs.plan import fingerprint
+from simulate.runs.results import Results
 
 NOT_RUN = frozenset({"alps-surprisal"})
 """Strategies that need more than a frozen encoder's embeddings."""

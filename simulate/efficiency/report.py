@@ -12,12 +12,12 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
+from simulate.analysis.plots import COLOURS, LINES, MARKERS, STYLE
+from simulate.analysis.statistics import Resampled
+from simulate.analysis.summary import percent
 from simulate.efficiency.runs import Arm, Setting
 from simulate.efficiency.summary import BASELINE, CLAIMED, PARTS, Against, Findings, summarise
-from simulate.plots import COLOURS, LINES, MARKERS, STYLE
-from simulate.results import Row
-from simulate.statistics import Resampled
-from simulate.summary import percent
+from simulate.runs.results import Row
 
 DRAWN = 7
 """Curves a picture, random first, then those that are furthest ahead at the claimed shares."""

@@ -17,8 +17,8 @@ from after_model.active_learning import ActiveLearner, LearnerConfig
 from after_model.classifier.probe import ProbeConfig
 from after_model.labels import LabelSpace
 from simulate.oracle import Oracle
-from simulate.plan import digest, plain
-from simulate.results import Row
+from simulate.runs.plan import digest, plain
+from simulate.runs.results import Row
 
 VERSION = 2
 """Of what a run does: results of another one have another run_id and are not mixed in."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simulate.analysis.statistics import Resampled, holm, labels_needed, resampled
 from simulate.efficiency.runs import Arm
-from simulate.results import Row
-from simulate.statistics import Resampled, holm, labels_needed, resampled
+from simulate.runs.results import Row
 
 CLAIMED = (0.05, 0.1, 0.2, 0.3, 0.4)
 PARTS = (0.9, 0.95, 0.99)

@@ -20,7 +20,7 @@ from simulate.corpora.ravdess import CLASSES as RAVDESS_CLASSES
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row
 from simulate.oracle import Oracle
 from simulate.protocols import Fold
-from simulate.workers import Listener
+from simulate.runs.execution import Listener
 
 CLASSES = {"emodb": EMODB_CLASSES, "ravdess": RAVDESS_CLASSES}
 

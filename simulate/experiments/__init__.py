@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from after_model.active_learning import LearnerConfig
 from after_model.tapt import TaptConfig
-from simulate.plan import Arm
 from simulate.published import PublishedTable
+from simulate.runs.plan import Arm
 
 
 @dataclass(frozen=True)

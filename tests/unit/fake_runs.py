@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from simulate import corpora
-from simulate.plan import Job, RunConfig, plain
-from simulate.workers import Event, Listener
+from simulate.runs.execution import Event, Listener
+from simulate.runs.plan import Job, RunConfig, plain
 
 
 def point(run: RunConfig, round_: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def row(run: RunConfig) -> dict[str, Any]:
 
 
 def work(job: Job, place: Any, listener: Any) -> dict[str, Any]:
-    """Stands in for simulate.runner.work; keeps a list of the jobs done in the working folder."""
+    """Stands in for running.work; keeps a list of the jobs done in the working folder."""
     _note(place.folder, job)
     if job.kind != "run":
         return {}
@@ -86,7 +86,7 @@ def slow(job: Job, place: Any, listener: Any) -> dict[str, Any]:
 def execute_here(
     jobs: list[Job], work: Callable, place: Any, listen: Callable[[Event], None], **_: int
 ) -> None:
-    """Stands in for simulate.workers.execute, without its processes."""
+    """Stands in for simulate.runs.execution.execute, without its processes."""
     for job in jobs:
         listen(Event("started", job))
         listener = Listener(lambda *_: None, lambda p, job=job: listen(Event("point", job, p)))

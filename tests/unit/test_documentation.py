@@ -13,7 +13,7 @@ from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
 from backend.settings import Settings
-from simulate import cli
+from simulate.command import cli
 from simulate.efficiency import __main__ as efficiency
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,13 @@ from pathlib import Path
 import fake_runs
 import pytest
 
-from simulate import experiments, plan, report
+from simulate import experiments
+from simulate.analysis import report
+from simulate.analysis.summary import Summary, findings, summarise
+from simulate.command.request import parse
 from simulate.corpora import Corpus
 from simulate.published import TABLE_7
-from simulate.request import parse
-from simulate.summary import Summary, findings, summarise
+from simulate.runs import plan
 
 Build = Callable[..., Summary]
 ROOT = Path(__file__).parent  # parse() wants a folder that exists

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulate.estimates import area, compare, corrected, estimate
-from simulate.plan import plain
+from simulate.analysis.estimates import area, compare, corrected, estimate
 from simulate.published import TABLE_2, TABLE_7
-from simulate.results import Results, ResultsError, finished
+from simulate.runs.plan import plain
+from simulate.runs.results import Results, ResultsError, finished
 
 
 @pytest.fixture

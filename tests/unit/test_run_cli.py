@@ -13,11 +13,11 @@ import pytest
 
 from after_model.active_learning import LearnerConfig
 from simulate import run
-from simulate.cli import UsageError
-from simulate.console import Clock, in_words
-from simulate.plan import jobs
-from simulate.request import DEMONSTRATION, parse
-from simulate.workers import Event
+from simulate.command.cli import UsageError
+from simulate.command.console import Clock, in_words
+from simulate.command.request import DEMONSTRATION, parse
+from simulate.runs.execution import Event
+from simulate.runs.plan import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., int]
@@ -262,7 +262,8 @@ def test_the_clock_estimates_from_what_was_timed(manifest: Path) -> None:
         ["--root", str(manifest), "--preset", "paper", "--shares", "20,50", "--folds", "2"]
     )
     corpus = fake_runs.load(manifest)
-    from simulate import experiments, plan
+    from simulate import experiments
+    from simulate.runs import plan
 
     design = experiments.get("demo").design(request.options)
     todo = jobs(plan.runs(corpus, request.split, design.arms, request.seeds))

@@ -9,11 +9,13 @@ import fake_runs
 import pytest
 
 from after_model.active_learning import ActiveLearner
-from simulate import experiments, plan, protocols, runner
+from simulate import experiments, protocols
+from simulate.command.request import parse
 from simulate.corpora import Corpus
 from simulate.oracle import Oracle
-from simulate.request import parse
-from simulate.workers import Listener
+from simulate.runs import plan
+from simulate.runs import running as runner
+from simulate.runs.execution import Listener
 
 SHARES = ("--shares", "20,50", "--folds", "2", "--epochs", "1", "--tapt", "off")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from simulate.statistics import holm, labels_needed, resampled, smallest_difference
+from simulate.analysis.statistics import holm, labels_needed, resampled, smallest_difference
 
 values = st.lists(st.floats(-1, 1), min_size=3, max_size=20).filter(lambda v: np.ptp(v) > 1e-3)
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)

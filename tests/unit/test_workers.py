@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from simulate.plan import Job
-from simulate.workers import Event, execute
+from simulate.runs.execution import Event, execute
+from simulate.runs.plan import Job
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from statistics import fmean
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from simulate.plan import Job
-from simulate.summary import percent
-from simulate.workers import Event
+from simulate.analysis.summary import percent
+from simulate.runs.execution import Event
+from simulate.runs.plan import Job
 
 
 class Clock:

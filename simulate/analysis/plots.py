@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from simulate.analysis.summary import METRICS, Summary
 from simulate.experiments import Panel
-from simulate.summary import METRICS, Summary
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

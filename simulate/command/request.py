@@ -12,9 +12,9 @@ from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.tapt.config import TaptConfig
 from simulate import experiments
-from simulate.cli import UsageError, parser, percentage
+from simulate.command.cli import UsageError, parser, percentage
 from simulate.experiments import Options
-from simulate.plan import Split
+from simulate.runs.plan import Split
 
 DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
 FOLDS = 5

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from after_model import metrics
-from simulate.estimates import Comparison, Estimate, Repetition, area, compare, corrected, estimate
+from simulate.analysis.estimates import (
+    Comparison,
+    Estimate,
+    Repetition,
+    area,
+    compare,
+    corrected,
+    estimate,
+)
 from simulate.experiments import Design, Experiment
-from simulate.plan import RunConfig
-from simulate.results import Row, finished
+from simulate.runs.plan import RunConfig
+from simulate.runs.results import Row, finished
 
 METRICS = {
     "ua": "UA",

@@ -12,10 +12,10 @@ from typing import Any
 
 import jinja2
 
-from simulate import plots, tables
-from simulate.plan import plain
+from simulate.analysis import plots, tables
+from simulate.analysis.summary import ECE, Summary, findings
 from simulate.published import SETTING
-from simulate.summary import ECE, Summary, findings
+from simulate.runs.plan import plain
 
 SHOWN = ("ua", "wa", *ECE, "minutes")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

@@ -29,9 +29,9 @@ from after_model.labels import LabelSpace
 from simulate import protocols
 from simulate.corpora import Corpus
 from simulate.oracle import Oracle
-from simulate.plan import Job, RunConfig, plain
-from simulate.results import Row
-from simulate.workers import Listener
+from simulate.runs.execution import Listener
+from simulate.runs.plan import Job, RunConfig, plain
+from simulate.runs.results import Row
 
 VERSIONS = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
 Point = dict[str, Any]

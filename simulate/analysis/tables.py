@@ -9,10 +9,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from simulate.estimates import Comparison
-from simulate.plan import plain
+from simulate.analysis.estimates import Comparison
+from simulate.analysis.summary import (
+    ECE,
+    METRICS,
+    Summary,
+    findings,
+    p_value,
+    percent,
+    spread,
+    verdict,
+)
 from simulate.published import SETTING, PublishedTable
-from simulate.summary import ECE, METRICS, Summary, findings, p_value, percent, spread, verdict
+from simulate.runs.plan import plain
 
 
 @dataclass(frozen=True)

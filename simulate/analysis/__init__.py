@@ -1,0 +1,1 @@
+"""What rows say: estimates, tests, tables, pictures, the page."""

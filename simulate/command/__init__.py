@@ -1,0 +1,1 @@
+"""The command line: options, what they ask for, what is shown meanwhile."""

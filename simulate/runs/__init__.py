@@ -1,0 +1,1 @@
+"""Runs: what is to be run, where it is run, and where what it found is kept."""
