@@ -23,11 +23,11 @@ from filelock import FileLock, Timeout
 
 from after_model import acquisition, backbone
 from after_model.device import resolve_device
-from simulate import corpora, experiments, protocols, runner
+from simulate import data, experiments, protocols, runner
 from simulate import results as rows
 from simulate.cli import UsageError
 from simulate.console import Screen
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.experiments import Design, Experiment, Options
 from simulate.plan import Job, RunConfig, jobs, runs
 from simulate.request import Request, parse
@@ -73,7 +73,7 @@ class _Prepared:
 def _prepare(request: Request) -> _Prepared:
     """Raises ValueError or OSError for what the person who asked has to mend."""
     options = {"allow_partial": True} if request.allow_partial else {}
-    corpus = corpora.load(request.corpus, request.root, request.classes, **options)
+    corpus = data.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
     design = experiment.design(resolved(request.options))
     planned = runs(corpus, request.split, design.arms, request.seeds)

@@ -12,7 +12,7 @@ import fake_runs
 import pytest
 
 from simulate import experiments, plan, report
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.published import TABLE_7
 from simulate.request import parse
 from simulate.summary import Summary, findings, summarise

@@ -10,7 +10,7 @@ import pytest
 
 from after_model.active_learning import ActiveLearner
 from simulate import experiments, plan, protocols, runner
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.oracle import Oracle
 from simulate.request import parse
 from simulate.workers import Listener
