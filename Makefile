@@ -21,7 +21,7 @@ export TOKENIZERS_PARALLELISM := false
 
 run:
 	@$(MAKE) --no-print-directory -j2 install label-studio
-	$(if $(AUDIO),,@$(BIN)/python -m simulate.corpora.demo $(DEMO_AUDIO))
+	$(if $(AUDIO),,@$(BIN)/python -m simulate.data.loaders.demo $(DEMO_AUDIO))
 	@exec $(BIN)/python -m backend run --data "$(DATA)" --audio "$(or $(AUDIO),$(DEMO_AUDIO))" \
 		--label-studio-venv "$(LABEL_STUDIO_VENV)" $(OPTIONS)
 

@@ -37,7 +37,7 @@ from after_model.classifier.standardising import Standardiser
 from after_model.features import FeatureStore
 from benchmarks import report
 from simulate import protocols
-from simulate.corpora import Corpus, CorpusError, some
+from simulate.data import Corpus, CorpusError, some
 from simulate.efficiency.work import corpus_of
 from simulate.runs.plan import digest
 from simulate.runs.results import Results

@@ -32,7 +32,7 @@ from after_model.active_learning import audit, drawing
 from after_model.classifier import probe
 from after_model.classifier.probe import Probe, ProbeConfig
 from after_model.classifier.standardising import Standardiser
-from simulate import corpora, protocols
+from simulate import data, protocols
 from simulate.efficiency.__main__ import splits
 from simulate.efficiency.runs import Setting, Split
 from simulate.efficiency.work import corpus_of
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             corpus = corpus_of(name, root)
             points, states = embedded(corpus, options.output)
             parts = splits(corpus, options.repetitions, options.folds)
-        except (corpora.CorpusError, protocols.ProtocolError) as error:
+        except (data.CorpusError, protocols.ProtocolError) as error:
             print(f"simulate.audits: {error}", file=sys.stderr)
             return 2
         works = [Work(root, points, split, ProbeConfig(states=states)) for split in parts]

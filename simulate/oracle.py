@@ -14,7 +14,7 @@ import numpy as np
 
 from after_model import metrics
 from after_model.audio import Utterance
-from simulate.corpora import Corpus, some
+from simulate.data import Corpus, some
 from simulate.protocols import Fold
 
 

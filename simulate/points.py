@@ -13,7 +13,7 @@ from after_model import backbone
 from after_model.audio import Utterance
 from after_model.classifier.embedding import Embedder
 from after_model.features import Embeddings, FeatureStore, embed
-from simulate.corpora import Corpus, CorpusError, some
+from simulate.data import Corpus, CorpusError, some
 from simulate.efficiency.runs import Split
 from simulate.efficiency.work import oracle_of
 from simulate.runs.plan import digest

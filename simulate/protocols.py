@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulate.corpora import Corpus, some
+from simulate.data import Corpus, some
 
 DEFAULT = "speaker-independent"
 

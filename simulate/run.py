@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 
 from after_model import acquisition, backbone
 from after_model.device import resolve_device
-from simulate import corpora, experiments, protocols
+from simulate import data, experiments, protocols
 from simulate.analysis.summary import findings, percent, summarise
 from simulate.command.cli import UsageError
 from simulate.command.console import Screen
 from simulate.command.request import Request, parse
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.experiments import Design, Experiment, Options
 from simulate.runs import results as rows
 from simulate.runs import running as runner
@@ -74,7 +74,7 @@ class _Prepared:
 def _prepare(request: Request) -> _Prepared:
     """Raises ValueError or OSError for what the person who asked has to mend."""
     options = {"allow_partial": True} if request.allow_partial else {}
-    corpus = corpora.load(request.corpus, request.root, request.classes, **options)
+    corpus = data.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
     design = experiment.design(resolved(request.options))
     planned = runs(corpus, request.split, design.arms, request.seeds)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from backend.cli import own_label_studio
 from benchmarks.story.errors import StoryError
-from simulate.corpora import emodb
+from simulate.data.loaders import emodb
 
 SHOWN = 3  # recordings that an error names
 

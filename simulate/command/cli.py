@@ -19,7 +19,7 @@ from after_model.active_learning import (
 from after_model.classifier import HEADS
 from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import OBJECTIVES, TaptConfig
-from simulate import corpora, experiments, protocols
+from simulate import data, experiments, protocols
 
 DESCRIPTION = """\
 Repeats the paper's experiments with hidden labels: an oracle answers what the learner asks,
@@ -115,7 +115,7 @@ def _comparison(add: Add) -> None:
 
 def _recordings(add: Add) -> None:
     words = "default: demo, generated here; with --root: manifest"
-    add("--corpus", choices=corpora.names(), help=words)
+    add("--corpus", choices=data.names(), help=words)
     words = "the corpus's folder, or the manifest"
     add("--root", type=_path, metavar="PATH", help=words)
     add("--classes", metavar="NAMES", help="only these emotions, in this order")

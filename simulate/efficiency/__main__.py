@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from after_model import acquisition, backbone, initialization
-from simulate import corpora, protocols
-from simulate.corpora import Corpus
+from simulate import data, protocols
+from simulate.data import Corpus
 from simulate.efficiency import report
 from simulate.efficiency.embeddings import encode
 from simulate.efficiency.runs import Arm, Setting, Split, run_id
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = Results(chosen.output / "results.jsonl")
     try:
         wanted = _wanted(roots, arms, setting, chosen)
-    except (corpora.CorpusError, protocols.ProtocolError) as error:
+    except (data.CorpusError, protocols.ProtocolError) as error:
         print(f"simulate.efficiency: {error}", file=sys.stderr)
         return EXIT_USAGE
     command = shlex.join(["python", "-m", "simulate.efficiency", *arguments])

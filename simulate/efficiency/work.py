@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from simulate import corpora, protocols
-from simulate.corpora import Corpus
-from simulate.corpora.emodb import CLASSES as EMODB_CLASSES
-from simulate.corpora.ravdess import CLASSES as RAVDESS_CLASSES
+from simulate import data, protocols
+from simulate.data import Corpus
+from simulate.data.loaders.emodb import CLASSES as EMODB_CLASSES
+from simulate.data.loaders.ravdess import CLASSES as RAVDESS_CLASSES
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row
 from simulate.oracle import Oracle
 from simulate.protocols import Fold
@@ -75,4 +75,4 @@ def oracle_of(corpus: Corpus, split: Split) -> Oracle:
 @lru_cache(maxsize=2)
 def corpus_of(name: str, root: Path) -> Corpus:
     """All classes of a corpus, its folder checked once a process."""
-    return corpora.load(name, root, CLASSES[name])
+    return data.load(name, root, CLASSES[name])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from after_model.active_learning import LearnerConfig
-    from simulate.corpora import Corpus
+    from simulate.data import Corpus
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from after_model.device import resolve_device
 from after_model.features import FeatureStore
 from after_model.labels import LabelSpace
 from simulate import protocols
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.oracle import Oracle
 from simulate.runs.execution import Listener
 from simulate.runs.plan import Job, RunConfig, plain

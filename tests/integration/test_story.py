@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulate import corpora
+from simulate import data
 from tests.integration.conftest import LabelStudioServer
 from tests.integration.processes import (
     Backend,
@@ -53,7 +53,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(label_studio, tmp_path_factory) -> Iterator[Story]:
-    corpus = corpora.load("demo", tmp_path_factory.mktemp("demo"), utterances=60)
+    corpus = data.load("demo", tmp_path_factory.mktemp("demo"), utterances=60)
     clips = [u.path for u in corpus.utterances]
     project = label_studio.project(CONFIG, clips, how="local")
     names = {task["id"]: task["data"]["audio"] for task in label_studio.get(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from simulate import corpora
+from simulate import data
 from simulate.runs.execution import Event, Listener
 from simulate.runs.plan import Job, RunConfig, plain
 
@@ -121,8 +121,8 @@ def tiny_corpus(folder: Path, write_wav: Callable[..., Path]) -> Path:
     return manifest
 
 
-def load(manifest: Path) -> corpora.Corpus:
-    return corpora.load("manifest", manifest)
+def load(manifest: Path) -> data.Corpus:
+    return data.load("manifest", manifest)
 
 
 def _note(folder: Path, job: Job) -> None:

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from after_model import backbone as backbones
 from benchmarks import competition
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.protocols import Fold
 
 

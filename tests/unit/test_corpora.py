@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from after_model.audio import Utterance
-from simulate import corpora
-from simulate.corpora import Corpus, CorpusError, emodb, ravdess
+from simulate import data
+from simulate.data import Corpus, CorpusError
+from simulate.data.loaders import emodb, ravdess
 
 
 def touch(path: Path) -> None:
@@ -45,37 +46,37 @@ def ravdess_release(tmp_path: Path) -> Path:
 
 
 def test_names_are_the_loaders() -> None:
-    assert {"demo", "emodb", "manifest", "ravdess"} <= set(corpora.names())
+    assert {"demo", "emodb", "manifest", "ravdess"} <= set(data.names())
 
 
 def test_helper_modules_are_no_corpora() -> None:
-    assert not [name for name in corpora.names() if name.startswith("_")]
+    assert not [name for name in data.names() if name.startswith("_")]
 
 
 def test_unknown_corpus_lists_the_known_ones() -> None:
     with pytest.raises(CorpusError, match=r"no corpus 'emo'; known: .*emodb"):
-        corpora.load("emo")
+        data.load("emo")
 
 
 def test_unknown_option_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no option partial; known: allow_partial"):
-        corpora.load("emodb", tmp_path, partial=True)
+        data.load("emodb", tmp_path, partial=True)
 
 
 @pytest.mark.parametrize("name", ["emodb", "ravdess", "manifest"])
 def test_missing_root_is_asked_for(name: str) -> None:
     with pytest.raises(CorpusError, match="root="):
-        corpora.load(name)
+        data.load(name)
 
 
 def test_unknown_class_lists_the_known_ones(emodb_release: Path) -> None:
     with pytest.raises(CorpusError, match="no class angry; classes: anger, boredom"):
-        corpora.load("emodb", emodb_release, classes=["angry"])
+        data.load("emodb", emodb_release, classes=["angry"])
 
 
 def test_repeated_class_is_refused(emodb_release: Path) -> None:
     with pytest.raises(CorpusError, match="once each"):
-        corpora.load("emodb", emodb_release, classes=["anger", "anger"])
+        data.load("emodb", emodb_release, classes=["anger", "anger"])
 
 
 def test_corpus_refuses_repeated_ids() -> None:
@@ -114,18 +115,18 @@ def test_emodb_label_and_speaker_come_from_the_name(corpora: Path) -> None:
 @pytest.mark.parametrize("up", [0, 1])
 def test_emodb_root_may_be_the_parent(emodb_release: Path, up: int) -> None:
     root = [emodb_release, emodb_release.parent][up]
-    assert len(corpora.load("emodb", root)) == 535
+    assert len(data.load("emodb", root)) == 535
 
 
 def test_emodb_is_ordered_by_id(emodb_release: Path) -> None:
-    ids = [u.id for u in corpora.load("emodb", emodb_release).utterances]
+    ids = [u.id for u in data.load("emodb", emodb_release).utterances]
     assert ids == sorted(ids)
 
 
 def test_emodb_missing_file_is_named_by_emotion_and_speaker(emodb_release: Path) -> None:
     (emodb_release / "wav/16a00Wa.wav").unlink()
     with pytest.raises(CorpusError) as error:
-        corpora.load("emodb", emodb_release)
+        data.load("emodb", emodb_release)
     assert "anger 126 of 127" in str(error.value)
     assert "missing: 1 anger of speaker 16" in str(error.value)
     assert "allow_partial" in str(error.value)
@@ -133,7 +134,7 @@ def test_emodb_missing_file_is_named_by_emotion_and_speaker(emodb_release: Path)
 
 def test_emodb_partial_is_loaded_on_request_with_a_note(emodb_release: Path) -> None:
     (emodb_release / "wav/16a00Wa.wav").unlink()
-    corpus = corpora.load("emodb", emodb_release, allow_partial=True)
+    corpus = data.load("emodb", emodb_release, allow_partial=True)
     assert len(corpus) == 534
     assert corpus.notes[0].startswith("partial corpus: 534 of 535")
 
@@ -142,43 +143,43 @@ def test_emodb_partial_is_loaded_on_request_with_a_note(emodb_release: Path) -> 
 def test_emodb_never_guesses_a_label(emodb_release: Path, name: str) -> None:
     touch(emodb_release / "wav" / name)
     with pytest.raises(CorpusError, match=f"unexpected: {name}"):
-        corpora.load("emodb", emodb_release)
-    assert len(corpora.load("emodb", emodb_release, allow_partial=True)) == 535
+        data.load("emodb", emodb_release)
+    assert len(data.load("emodb", emodb_release, allow_partial=True)) == 535
 
 
 def test_emodb_one_too_many_is_named(emodb_release: Path) -> None:
     touch(emodb_release / "wav/03b99Wz.wav")
     with pytest.raises(CorpusError, match="unexpected: 1 anger of speaker 03"):
-        corpora.load("emodb", emodb_release)
+        data.load("emodb", emodb_release)
 
 
 def test_emodb_with_chosen_classes_checks_those_only(emodb_release: Path) -> None:
     (emodb_release / "wav/16a00La.wav").unlink()  # a boredom
-    corpus = corpora.load("emodb", emodb_release, classes=["sadness", "anger"])
+    corpus = data.load("emodb", emodb_release, classes=["sadness", "anger"])
     assert corpus.counts() == {"sadness": 62, "anger": 127}
 
 
 def test_twins_of_another_system_are_passed_over(emodb_release: Path) -> None:
     touch(emodb_release / "wav/._03a01Fa.wav")
-    assert len(corpora.load("emodb", emodb_release)) == 535
+    assert len(data.load("emodb", emodb_release)) == 535
 
 
 def test_one_recording_in_two_formats_is_refused(emodb_release: Path) -> None:
     touch(emodb_release / "wav/16a00Wa.flac")
     with pytest.raises(CorpusError, match="two files for the recording 16a00Wa"):
-        corpora.load("emodb", emodb_release, allow_partial=True)
+        data.load("emodb", emodb_release, allow_partial=True)
 
 
 def test_a_folder_without_the_corpus_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no EmoDB's wav/03a01Fa\.wav files in"):
-        corpora.load("emodb", tmp_path)
+        data.load("emodb", tmp_path)
 
 
 def test_two_copies_below_root_are_not_chosen_between(emodb_release: Path) -> None:
     emodb_release.rename(emodb_release.parent / "first")
     touch(emodb_release.parent / "second/wav/03a01Fa.wav")
     with pytest.raises(CorpusError, match=r"2 folders.*first.*second"):
-        corpora.load("emodb", emodb_release.parent)
+        data.load("emodb", emodb_release.parent)
 
 
 # RAVDESS
@@ -202,25 +203,25 @@ def test_ravdess_notes_the_recording_released_twice(corpora: Path) -> None:
 
 
 def test_ravdess_label_and_speaker_come_from_the_name(ravdess_release: Path) -> None:
-    corpus = corpora.load("ravdess", ravdess_release, classes=ravdess.CLASSES)
+    corpus = data.load("ravdess", ravdess_release, classes=ravdess.CLASSES)
     at = [u.id for u in corpus.utterances].index("03-01-06-01-02-01-12")
     assert (corpus.labels[at], corpus.utterances[at].speaker) == ("fear", "12")
 
 
 def test_ravdess_passes_over_video_and_song(ravdess_release: Path) -> None:
-    corpus = corpora.load("ravdess", ravdess_release.parent)
+    corpus = data.load("ravdess", ravdess_release.parent)
     assert corpus.notes[0] == "672 of 672 recordings, as released"
 
 
 def test_ravdess_missing_file_is_named(ravdess_release: Path) -> None:
     (ravdess_release / "Actor_05/03-01-05-01-01-01-05.wav").unlink()
     with pytest.raises(CorpusError, match="missing: 03-01-05-01-01-01-05"):
-        corpora.load("ravdess", ravdess_release)
+        data.load("ravdess", ravdess_release)
 
 
 def test_ravdess_partial_is_loaded_on_request_with_a_note(ravdess_release: Path) -> None:
     (ravdess_release / "Actor_05/03-01-05-01-01-01-05.wav").unlink()
-    corpus = corpora.load("ravdess", ravdess_release, allow_partial=True)
+    corpus = data.load("ravdess", ravdess_release, allow_partial=True)
     assert "missing: 03-01-05-01-01-01-05" in corpus.notes[0]
 
 
@@ -229,7 +230,7 @@ def test_ravdess_unexpected_file_is_named(ravdess_release: Path, stem: str) -> N
     (ravdess_release / f"Actor_{stem[-2:]}" / f"{stem}.wav").unlink(missing_ok=True)
     touch(ravdess_release / "Actor_05" / f"{stem}.wav")
     with pytest.raises(CorpusError, match=f"unexpected: Actor_05/{stem}.wav"):
-        corpora.load("ravdess", ravdess_release)
+        data.load("ravdess", ravdess_release)
 
 
 # Manifests
@@ -256,44 +257,44 @@ CSV = "path,label,speaker\na.wav,anger,anna\nb.wav,joy,ben\nsub/c.wav,anger,ben\
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_manifest(write_manifest: Callable, delimiter: str, end: str) -> None:
     manifest = write_manifest("m.csv", CSV.replace(",", delimiter).replace("\n", end))
-    corpus = corpora.load("manifest", manifest)
+    corpus = data.load("manifest", manifest)
     assert corpus.labels == ("anger", "joy", "anger")
     assert [u.speaker for u in corpus.utterances] == ["anna", "ben", "ben"]
     assert all(u.path.is_file() for u in corpus.utterances)
 
 
 def test_csv_manifest_from_a_spreadsheet_with_a_byte_order_mark(write_manifest: Callable) -> None:
-    corpus = corpora.load("manifest", write_manifest("m.csv", "\ufeff" + CSV))
+    corpus = data.load("manifest", write_manifest("m.csv", "\ufeff" + CSV))
     assert corpus.classes == ("anger", "joy")
 
 
 def test_jsonl_manifest(write_manifest: Callable) -> None:
     rows = [{"path": "a.wav", "label": "anger", "speaker": 1}, {"path": "b.wav", "label": "joy", "speaker": 2}]  # fmt: skip  # noqa: E501
-    corpus = corpora.load("manifest", write_manifest("m.jsonl", "\n".join(map(json.dumps, rows))))
+    corpus = data.load("manifest", write_manifest("m.jsonl", "\n".join(map(json.dumps, rows))))
     assert [(u.id, u.speaker) for u in corpus.utterances] == [("a.wav", "1"), ("b.wav", "2")]
 
 
 def test_manifest_is_found_in_its_folder(write_manifest: Callable) -> None:
     write_manifest("manifest.csv", CSV)
     folder = write_manifest("other.csv", "x").parent
-    assert len(corpora.load("manifest", folder)) == 3
+    assert len(data.load("manifest", folder)) == 3
 
 
 def test_two_manifests_are_not_chosen_between(write_manifest: Callable) -> None:
     write_manifest("one.csv", CSV)
     folder = write_manifest("two.jsonl", "").parent
     with pytest.raises(CorpusError, match=r"2 manifests \(one.csv, two.jsonl\)"):
-        corpora.load("manifest", folder)
+        data.load("manifest", folder)
 
 
 def test_chosen_classes_leave_rows_out_with_a_note(write_manifest: Callable) -> None:
-    corpus = corpora.load("manifest", write_manifest("m.csv", CSV), classes=["anger"])
+    corpus = data.load("manifest", write_manifest("m.csv", CSV), classes=["anger"])
     assert corpus.counts() == {"anger": 2}
     assert corpus.notes == ("1 rows of other labels left out: joy",)
 
 
 def test_manifest_without_speakers_has_a_note(write_manifest: Callable) -> None:
-    corpus = corpora.load("manifest", write_manifest("m.csv", "path,label\na.wav,anger\n"))
+    corpus = data.load("manifest", write_manifest("m.csv", "path,label\na.wav,anger\n"))
     assert corpus.speakers == ()
     assert "random" in corpus.notes[0]
 
@@ -329,17 +330,17 @@ def test_manifest_error_names_line_and_column(
     write_manifest: Callable, name: str, text: str, message: str
 ) -> None:
     with pytest.raises(CorpusError, match=message):
-        corpora.load("manifest", write_manifest(name, text))
+        data.load("manifest", write_manifest(name, text))
 
 
 def test_manifest_in_another_encoding_names_the_line(write_manifest: Callable) -> None:
     manifest = write_manifest("m.csv", CSV)
     manifest.write_bytes(CSV.replace("joy", "käfer").encode("latin-1"))
     with pytest.raises(CorpusError, match="line 3: not UTF-8"):
-        corpora.load("manifest", manifest)
+        data.load("manifest", manifest)
 
 
 def test_many_problems_are_counted(write_manifest: Callable) -> None:
     rows = "".join(f"missing{i}.wav,anger\n" for i in range(20))
     with pytest.raises(CorpusError, match="and 15 more problems"):
-        corpora.load("manifest", write_manifest("m.csv", "path,label\n" + rows))
+        data.load("manifest", write_manifest("m.csv", "path,label\n" + rows))

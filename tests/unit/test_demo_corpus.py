@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from after_model import audio
-from simulate import corpora
-from simulate.corpora import Corpus, CorpusError, demo
+from simulate import data
+from simulate.data import Corpus, CorpusError
+from simulate.data.loaders import demo
 from simulate.protocols import speaker_independent
 from simulate.voice import Delivery, Speaker, synthesize
 
@@ -27,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(root: Path) -> Corpus:
-    return corpora.load("demo", root, utterances=48, seed=3)
+    return data.load("demo", root, utterances=48, seed=3)
 
 
 def test_it_is_as_large_as_asked_with_twelve_speakers(corpus: Corpus) -> None:
@@ -73,7 +74,7 @@ def test_it_can_be_split_by_speaker(corpus: Corpus) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    first, second = (corpora.load("demo", tmp_path / n, utterances=6, seed=1) for n in "ab")
+    first, second = (data.load("demo", tmp_path / n, utterances=6, seed=1) for n in "ab")
     assert first.labels == second.labels
     assert [u.path.read_bytes() for u in first.utterances] == [
         u.path.read_bytes() for u in second.utterances
@@ -81,7 +82,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_another_seed_gives_other_audio(tmp_path: Path) -> None:
-    first, second = (corpora.load("demo", tmp_path, utterances=4, seed=s) for s in (1, 2))
+    first, second = (data.load("demo", tmp_path, utterances=4, seed=s) for s in (1, 2))
     assert first.utterances[0].path.read_bytes() != second.utterances[0].path.read_bytes()
 
 
@@ -92,7 +93,7 @@ def test_it_is_generated_once(tmp_path: Path) -> None:
         reports.append(stage)
 
     for _ in range(2):
-        corpora.load("demo", tmp_path, utterances=4, progress=report)
+        data.load("demo", tmp_path, utterances=4, progress=report)
     assert len(reports) == 4
 
 
@@ -114,18 +115,18 @@ def test_an_interrupted_generation_leaves_no_folder(
 
     monkeypatch.setattr(demo, "synthesize", fail)
     with pytest.raises(KeyboardInterrupt):
-        corpora.load("demo", tmp_path, utterances=4)
+        data.load("demo", tmp_path, utterances=4)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CorpusError, match=r"can't write .*; give a folder that can be written"):
-        corpora.load("demo", tmp_path / "file", utterances=4)
+        data.load("demo", tmp_path / "file", utterances=4)
 
 
 def test_chosen_classes_are_kept(root: Path, corpus: Corpus) -> None:
-    two = corpora.load("demo", root, classes=["sadness", "anger"], utterances=48, seed=3)
+    two = data.load("demo", root, classes=["sadness", "anger"], utterances=48, seed=3)
     assert two.classes == ("sadness", "anger")
     assert len(two) == corpus.labels.count("sadness") + corpus.labels.count("anger")
 
@@ -133,7 +134,7 @@ def test_chosen_classes_are_kept(root: Path, corpus: Corpus) -> None:
 @pytest.mark.parametrize("utterances", [0, -1])
 def test_no_utterances_are_refused(tmp_path: Path, utterances: int) -> None:
     with pytest.raises(CorpusError, match="at least 1"):
-        corpora.load("demo", tmp_path, utterances=utterances)
+        data.load("demo", tmp_path, utterances=utterances)
 
 
 def test_energy_alone_does_not_tell_the_emotion(corpus: Corpus, root: Path) -> None:
@@ -196,7 +197,7 @@ def _acted(root: Path) -> dict[str, str]:
 
 
 def _load_ids(root: Path) -> list[str]:
-    return [u.id for u in corpora.load("demo", root, utterances=6).utterances]
+    return [u.id for u in data.load("demo", root, utterances=6).utterances]
 
 
 def _median_pitch(sound: np.ndarray) -> float:

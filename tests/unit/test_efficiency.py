@@ -17,7 +17,7 @@ from after_model.audio import Utterance
 from after_model.classifier.embedding import Embedder
 from after_model.features import Embeddings
 from after_model.labels import LabelSpace
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.efficiency import report, runs
 from simulate.efficiency.__main__ import arms_of, splits
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row, counts, run_id

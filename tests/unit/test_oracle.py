@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from after_model.audio import Utterance
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.oracle import Evaluation, Oracle, OracleError, Question
 from simulate.protocols import Fold
 

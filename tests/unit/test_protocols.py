@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from after_model.audio import Utterance
 from simulate import protocols
-from simulate.corpora import Corpus, emodb, ravdess
+from simulate.data import Corpus
+from simulate.data.loaders import emodb, ravdess
 from simulate.protocols import Fold, ProtocolError, check_disjoint, speaker_independent, split
 
 CLASSES = ("anger", "neutral", "sadness")

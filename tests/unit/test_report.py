@@ -15,7 +15,7 @@ from simulate import experiments
 from simulate.analysis import report
 from simulate.analysis.summary import Summary, findings, summarise
 from simulate.command.request import parse
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.published import TABLE_7
 from simulate.runs import plan
 

@@ -11,7 +11,7 @@ import pytest
 from after_model.active_learning import ActiveLearner
 from simulate import experiments, protocols
 from simulate.command.request import parse
-from simulate.corpora import Corpus
+from simulate.data import Corpus
 from simulate.oracle import Oracle
 from simulate.runs import plan
 from simulate.runs import running as runner

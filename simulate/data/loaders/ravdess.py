@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 
 from after_model.audio import Utterance
-from simulate.corpora import Corpus, chosen_classes
-from simulate.corpora._release import audio_files, check_release, find_root, visible
+from simulate.data.corpus import Corpus, chosen_classes
+from simulate.data.loaders._release import audio_files, check_release, find_root, visible
 
 EMOTIONS = {
     "01": "neutral",

@@ -6,7 +6,7 @@ vocal expression describes them (Scherer 2003; Juslin and Laukka 2003), with as 
 between speakers and utterances as between emotions; 5 % of the labels are wrong. It shows that the
 method works and how to run it. It is no evidence about real speech.
 
-    python -m simulate.corpora.demo FOLDER     writes it, for other programs to use
+    python -m simulate.data.loaders.demo FOLDER     writes it, for other programs to use
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import soundfile
 
 from after_model.audio import SAMPLE_RATE
 from after_model.progress import Progress, silent
-from simulate.corpora import Corpus, CorpusError, chosen_classes, manifest
+from simulate.data.corpus import Corpus, CorpusError, chosen_classes
+from simulate.data.loaders import manifest
 from simulate.voice import Delivery, Speaker, synthesize
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
@@ -226,7 +227,7 @@ def _traits(manner: Manner) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the corpus into a folder, unless it is there."""
     parser = argparse.ArgumentParser(
-        prog="python -m simulate.corpora.demo",
+        prog="python -m simulate.data.loaders.demo",
         description="Write generated speech-like audio, and manifest.csv with what it expresses.",
     )
     parser.add_argument("folder", type=Path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from simulate.corpora import CorpusError, some
+from simulate.data.corpus import CorpusError, some
 
 AUDIO_SUFFIXES = (".flac", ".wav")
 

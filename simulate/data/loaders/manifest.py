@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from after_model.audio import Utterance
-from simulate.corpora import Corpus, CorpusError, chosen_classes, some
+from simulate.data.corpus import Corpus, CorpusError, chosen_classes, some
 
 SUFFIXES = (".csv", ".jsonl")
 

@@ -1,21 +1,10 @@
-"""Corpora for the benchmarks: one loader a file, every one giving the same `Corpus`.
-
-`load("emodb", root)` finds `simulate/corpora/emodb.py` and calls its `load(root, **options)`, so a
-new corpus is one new file. A loader reads the folder as the corpus's owner releases it, checks the
-counts that the release is known to have, and never guesses a label. Emotion names are the same
-words in every corpus: anger, boredom, calm, disgust, fear, happiness, neutral, sadness, surprise.
-"""
+"""What a corpus is: recordings in a fixed order, and the labels that people gave them."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -70,36 +59,6 @@ class Corpus:
         """How many utterances each class has, in the order of the classes."""
         found = Counter(self.labels)
         return {label: found[label] for label in self.classes}
-
-
-def names() -> list[str]:
-    """The corpora that `load` knows, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def load(
-    name: str,
-    root: str | Path | None = None,
-    classes: Sequence[str] | None = None,
-    **options: Any,
-) -> Corpus:
-    """Reads a corpus by name.
-
-    `root` is the corpus's folder or the folder that holds it (manifest: the manifest or its
-    folder; demo: the folder to generate into, or None for the user's cache). `classes` restricts
-    and orders the classes; None takes the corpus's own default. Raises `CorpusError`.
-    """
-    if name not in names():
-        raise CorpusError(f"no corpus {name!r}; known: {', '.join(names())}")
-    loader = importlib.import_module(f"{__name__}.{name}").load
-    accepted = [p for p in inspect.signature(loader).parameters if p not in ("root", "classes")]
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        raise CorpusError(
-            f"{name}: no option {some(unknown)}; known: {', '.join(accepted) or 'none'}"
-        )
-    corpus: Corpus = loader(None if root is None else Path(root), classes=classes, **options)
-    return corpus
 
 
 def chosen_classes(
