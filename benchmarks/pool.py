@@ -43,9 +43,9 @@ def default_folder() -> Path:
     for corpora in ([Path(named)] if named else []) + [SIBLING]:
         if (corpora / "EmoDB" / "wav").is_dir():
             return corpora / "EmoDB" / "wav"
-    from simulate.data.loaders import demo  # here, because it isn't always needed
+    from simulate import data  # here, because it isn't always needed
 
-    return demo.load(None).utterances[0].path.parents[1]
+    return data.load("demo").utterances[0].path.parents[1]
 
 
 def utterances(paths: Sequence[Path]) -> list[Utterance]:

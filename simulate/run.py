@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -73,7 +74,7 @@ class _Prepared:
 
 def _prepare(request: Request) -> _Prepared:
     """Raises ValueError or OSError for what the person who asked has to mend."""
-    options = {"allow_partial": True} if request.allow_partial else {}
+    options: dict[str, Any] = {"allow_partial": True} if request.allow_partial else {}
     corpus = data.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
     design = experiment.design(resolved(request.options))

@@ -1,11 +1,27 @@
-"""Corpora for the benchmarks: one loader a file, every one giving the same `Corpus`.
+"""Corpora for the benchmarks: one loader a file, every one giving the same types.
 
-`load("emodb", root)` finds `simulate/data/loaders/emodb.py` and calls its `load(root, **options)`,
-so a new corpus is one new file. Emotion names are the same words in every corpus: anger, boredom,
-calm, disgust, fear, happiness, neutral, sadness, surprise.
+`load("emodb", root)` finds `simulate/data/loaders/emodb.py`, which reads the folder as the
+corpus's owner releases it, and selects what a run uses of it: the recordings (`Item`) that have a
+label by a policy, in the chosen classes. What people said of a recording (`Annotation`) is apart
+from it. Emotion names are the same words in every corpus: anger, boredom, calm, disgust, fear,
+happiness, neutral, sadness, surprise, and those that few corpora have.
 """
 
-from simulate.data.corpus import Corpus, CorpusError, some
+from simulate.data.corpus import Corpus, Item, Release, ReleasedFold, select
+from simulate.data.errors import CorpusError, some
 from simulate.data.loading import load, names
+from simulate.data.policies import RELEASE, Annotation
 
-__all__ = ["Corpus", "CorpusError", "load", "names", "some"]
+__all__ = [
+    "RELEASE",
+    "Annotation",
+    "Corpus",
+    "CorpusError",
+    "Item",
+    "Release",
+    "ReleasedFold",
+    "load",
+    "names",
+    "select",
+    "some",
+]

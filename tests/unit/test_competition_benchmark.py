@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,15 @@ from sklearn.metrics import balanced_accuracy_score
 
 from after_model import backbone as backbones
 from benchmarks import competition
-from simulate.data import Corpus
+from simulate.data import Corpus, Item
 from simulate.protocols import Fold
 
 
 @pytest.fixture
 def corpus(recordings) -> Corpus:
-    speakers = [dataclasses.replace(u, speaker=f"s{i // 2 % 4}") for i, u in enumerate(recordings)]
+    items = [Item(u.id, u.path, speaker=f"s{i // 2 % 4}") for i, u in enumerate(recordings)]
     labels = tuple("hum" if i % 2 == 0 else "hiss" for i in range(16))
-    return Corpus("made-up", tuple(speakers), labels, ("hum", "hiss"))
+    return Corpus.labelled("made-up", items, labels, ("hum", "hiss"))
 
 
 def test_a_fold_is_measured_on_what_none_has_learnt(corpus, tiny_backbone, tmp_path: Path):

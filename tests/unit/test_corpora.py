@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from after_model.audio import Utterance
 from simulate import data
-from simulate.data import Corpus, CorpusError
+from simulate.data import Corpus, CorpusError, Item
 from simulate.data.loaders import emodb, ravdess
 
 
@@ -80,21 +79,21 @@ def test_repeated_class_is_refused(emodb_release: Path) -> None:
 
 
 def test_corpus_refuses_repeated_ids() -> None:
-    twice = (Utterance("a", Path("a")), Utterance("a", Path("b")))
+    twice = (Item("a", Path("a")), Item("a", Path("b")))
     with pytest.raises(CorpusError, match="more than once: a"):
-        Corpus("x", twice, ("p", "p"), ("p",))
+        Corpus("x", twice, (), ("p",))
 
 
 def test_corpus_refuses_labels_outside_its_classes() -> None:
     with pytest.raises(CorpusError, match="q"):
-        Corpus("x", (Utterance("a", Path("a")),), ("q",), ("p",))
+        Corpus.labelled("x", (Item("a", Path("a")),), ("q",), ("p",))
 
 
 # EmoDB
 
 
 def test_emodb_on_the_real_corpus(corpora: Path) -> None:
-    corpus = emodb.load(corpora)
+    corpus = data.load("emodb", corpora)
     assert corpus.counts() == {
         "anger": 127,
         "boredom": 81,
@@ -107,7 +106,7 @@ def test_emodb_on_the_real_corpus(corpora: Path) -> None:
 
 
 def test_emodb_label_and_speaker_come_from_the_name(corpora: Path) -> None:
-    corpus = emodb.load(corpora / "EmoDB")
+    corpus = data.load("emodb", corpora / "EmoDB")
     at = [u.id for u in corpus.utterances].index("03a01Fa")
     assert (corpus.labels[at], corpus.utterances[at].speaker) == ("happiness", "03")
 
@@ -186,19 +185,19 @@ def test_two_copies_below_root_are_not_chosen_between(emodb_release: Path) -> No
 
 
 def test_ravdess_on_the_real_corpus(corpora: Path) -> None:
-    corpus = ravdess.load(corpora)
+    corpus = data.load("ravdess", corpora)
     assert corpus.counts() == {"anger": 192, "happiness": 192, "neutral": 96, "sadness": 192}
     assert len(corpus.speakers) == 24
 
 
 def test_ravdess_real_corpus_has_all_eight(corpora: Path) -> None:
-    corpus = ravdess.load(corpora, classes=ravdess.CLASSES)
+    corpus = data.load("ravdess", corpora, classes=ravdess.CLASSES)
     assert len(corpus) == 1440
     assert sorted(corpus.counts().values()) == [96] + [192] * 7
 
 
 def test_ravdess_notes_the_recording_released_twice(corpora: Path) -> None:
-    notes = ravdess.load(corpora).notes
+    notes = data.load("ravdess", corpora).notes
     assert any("03-01-03-01-02-02-07" in note for note in notes)
 
 
@@ -290,7 +289,7 @@ def test_two_manifests_are_not_chosen_between(write_manifest: Callable) -> None:
 def test_chosen_classes_leave_rows_out_with_a_note(write_manifest: Callable) -> None:
     corpus = data.load("manifest", write_manifest("m.csv", CSV), classes=["anger"])
     assert corpus.counts() == {"anger": 2}
-    assert corpus.notes == ("1 rows of other labels left out: joy",)
+    assert corpus.notes == ("1 recordings of other labels left out: joy 1",)
 
 
 def test_manifest_without_speakers_has_a_note(write_manifest: Callable) -> None:

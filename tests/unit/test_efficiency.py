@@ -17,7 +17,7 @@ from after_model.audio import Utterance
 from after_model.classifier.embedding import Embedder
 from after_model.features import Embeddings
 from after_model.labels import LabelSpace
-from simulate.data import Corpus
+from simulate.data import Corpus, Item
 from simulate.efficiency import report, runs
 from simulate.efficiency.__main__ import arms_of, splits
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row, counts, run_id
@@ -65,14 +65,15 @@ def drive(tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         store = MadeStore(folder, encoder)
         # of a file that is there: what is gone can't be labelled
         speakers = ["known" if i < POOL else "test" for i in range(SIZE)]
-        utterances = tuple(Utterance(str(i), Path(__file__), speakers[i]) for i in range(SIZE))
+        items = [Item(str(i), Path(__file__), speaker=speakers[i]) for i in range(SIZE)]
+        utterances = [item.utterance for item in items]
         disk = Embeddings(folder / "embeddings", embedder.name, embedder.width)
         disk.append(store.keys(utterances), points)
         monkeypatch.setattr(ActiveLearner, "store", property(lambda self: store))
         labels = tuple(hidden or [CLASSES[kind] for kind in kinds])
         whole, nobody = np.arange(SIZE), np.zeros(0, np.int64)
         oracle = Oracle(
-            Corpus("made-up", utterances, labels, CLASSES),
+            Corpus.labelled("made-up", items, labels, CLASSES),
             Fold("fold-1", whole[:POOL], nobody, whole[POOL:]),
         )
         setting = Setting(**{"backbone": str(tiny_backbone), "shares": SHARES, "dense": 0.4}
@@ -181,11 +182,8 @@ def test_arms_are_run_once_each_random_first() -> None:
 
 
 def corpus(speakers: int = 6, each: int = 6) -> Corpus:
-    utterances = tuple(
-        Utterance(f"u{i}", Path(__file__), f"s{i // each}") for i in range(speakers * each)
-    )
-    labels = tuple("ab"[i % 2] for i in range(len(utterances)))
-    return Corpus("made-up", utterances, labels, ("a", "b"))
+    items = [Item(f"u{i}", Path(__file__), speaker=f"s{i // each}") for i in range(speakers * each)]
+    return Corpus.labelled("made-up", items, ["ab"[i % 2] for i in range(len(items))], ("a", "b"))
 
 
 def test_a_split_keeps_speakers_apart_and_holds_nothing_out() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from after_model.audio import Utterance
-from simulate.data import Corpus
+from simulate.data import Corpus, Item
 from simulate.oracle import Evaluation, Oracle, OracleError, Question
 from simulate.protocols import Fold
 
@@ -16,8 +15,8 @@ from simulate.protocols import Fold
 @pytest.fixture
 def oracle() -> Oracle:
     """Pool u0 to u3, validation u4, test u5 to u7; labels alternate anger, calm."""
-    utterances = tuple(Utterance(f"u{i}", Path(f"{i}.wav"), f"s{i}") for i in range(8))
-    corpus = Corpus("test", utterances, ("anger", "calm") * 4, ("anger", "calm"))
+    items = tuple(Item(f"u{i}", Path(f"{i}.wav"), speaker=f"s{i}") for i in range(8))
+    corpus = Corpus.labelled("test", items, ("anger", "calm") * 4, ("anger", "calm"))
     return Oracle(corpus, Fold("fold-1", np.arange(4), np.array([4]), np.arange(5, 8)))
 
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from after_model.audio import Utterance
-from simulate import protocols
-from simulate.data import Corpus
-from simulate.data.loaders import emodb, ravdess
+from simulate import data, protocols
+from simulate.data import Corpus, Item
+from simulate.data.loaders import ravdess
 from simulate.protocols import Fold, ProtocolError, check_disjoint, speaker_independent, split
 
 CLASSES = ("anger", "neutral", "sadness")
@@ -21,8 +20,8 @@ some_examples = settings(max_examples=40, deadline=None)
 
 def corpus_of(speakers: list[str], labels: list[str] | None = None) -> Corpus:
     labels = labels or [CLASSES[i % 3] for i in range(len(speakers))]
-    utterances = tuple(Utterance(f"u{i}", Path(f"{i}.wav"), s) for i, s in enumerate(speakers))
-    return Corpus("test", utterances, tuple(labels), CLASSES)
+    items = [Item(f"u{i}", Path(f"{i}.wav"), speaker=s) for i, s in enumerate(speakers)]
+    return Corpus.labelled("test", items, labels, CLASSES)
 
 
 @st.composite
@@ -136,14 +135,14 @@ def test_random_folds_are_stratified() -> None:
 
 
 def test_emodb_gives_five_folds_of_two_speakers(corpora: Path) -> None:
-    corpus = emodb.load(corpora)
+    corpus = data.load("emodb", corpora)
     folds = speaker_independent(corpus)
     assert [len(speakers_of(corpus, f.test)) for f in folds] == [2] * 5
     assert max(len(f.test) for f in folds) - min(len(f.test) for f in folds) <= 12
 
 
 def test_ravdess_recording_released_twice_stays_in_one_part(corpora: Path) -> None:
-    corpus = ravdess.load(corpora)
+    corpus = data.load("ravdess", corpora)
     twins = [i for i, u in enumerate(corpus.utterances) if u.id in ravdess.DUPLICATES]
     for fold in speaker_independent(corpus):
         assert any(set(twins) <= set(part) for part in fold.parts().values())

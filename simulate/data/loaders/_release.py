@@ -5,9 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from simulate.data.corpus import CorpusError, some
+from simulate.data.corpus import Item, Release, released
+from simulate.data.errors import CorpusError, some
 
 AUDIO_SUFFIXES = (".flac", ".wav")
+
+
+def labelled(
+    name: str,
+    recordings: Iterable[tuple[Item, str]],
+    classes: Sequence[str],
+    default: Sequence[str],
+    notes: Sequence[str],
+) -> Release:
+    """The release of recordings with one intended emotion each, in the order of their ids."""
+    ordered = sorted(recordings, key=lambda recording: recording[0].id)
+    return Release(
+        name=name,
+        items=tuple(item for item, _ in ordered),
+        annotations=released((item.id, label) for item, label in ordered),
+        classes=tuple(classes),
+        default=tuple(default),
+        notes=tuple(notes),
+    )
 
 
 def find_root(name: str, root: Path | None, layout: str, holds: Callable[[Path], bool]) -> Path:

@@ -26,7 +26,8 @@ import soundfile
 
 from after_model.audio import SAMPLE_RATE
 from after_model.progress import Progress, silent
-from simulate.data.corpus import Corpus, CorpusError, chosen_classes
+from simulate.data.corpus import Release
+from simulate.data.errors import CorpusError
 from simulate.data.loaders import manifest
 from simulate.voice import Delivery, Speaker, synthesize
 
@@ -76,19 +77,18 @@ INTENSITY = (0.8, 1.4)  # how strongly an utterance shows its emotion
 EXPRESSIVENESS_SD = 0.15  # how differently speakers show each trait of an emotion
 
 
-def load(
+def read(
     root: Path | None,
     classes: Sequence[str] | None = None,
     utterances: int = DEFAULT_UTTERANCES,
     seed: int = 0,
     progress: Progress = silent,
-) -> Corpus:
+) -> Release:
     """The demonstration corpus, generated once into a folder below `root` and read from there.
 
     `root` defaults to a cache in the user's home. The same number of utterances and seed give the
     same corpus. Raises `CorpusError` where the folder can't be written.
     """
-    wanted = chosen_classes("demo", CLASSES, classes, CLASSES)
     parent = Path.home() / DEFAULT_FOLDER if root is None else root
     folder = parent / f"demo-{VERSION}-{utterances}-{seed}"
     try:
@@ -98,16 +98,9 @@ def load(
             f"demo: can't write {folder}: {error.strerror or error}; give a folder that can be "
             "written as root"
         ) from error
-    corpus = manifest.load(folder, name="demo")
-    kept = [i for i, label in enumerate(corpus.labels) if label in wanted]
+    release = manifest.read(folder, name="demo")
     note = f"generated audio, not speech; {LABEL_NOISE:.0%} of the labels are wrong on purpose"
-    return Corpus(
-        name="demo",
-        utterances=tuple(corpus.pick(kept)),
-        labels=tuple(corpus.labels[i] for i in kept),
-        classes=wanted,
-        notes=(note,),
-    )
+    return replace(release, classes=CLASSES, default=CLASSES, notes=(note,))
 
 
 def write(

@@ -10,9 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from after_model.audio import Utterance
-from simulate.data.corpus import Corpus, chosen_classes
-from simulate.data.loaders._release import audio_files, check_release, find_root, visible
+from simulate.data.corpus import Item, Release, chosen_classes
+from simulate.data.loaders._release import (
+    audio_files,
+    check_release,
+    find_root,
+    labelled,
+    visible,
+)
 
 LETTERS = {
     "W": "anger",
@@ -38,9 +43,9 @@ COUNTS = {
 NAME = re.compile(rf"({'|'.join(SPEAKERS)})([ab]\d\d)([{''.join(LETTERS)}])([a-z])")
 
 
-def load(
+def read(
     root: Path | None, classes: Sequence[str] | None = None, allow_partial: bool = False
-) -> Corpus:
+) -> Release:
     """EmoDB from its folder (the one with `wav/`) or the folder that holds it.
 
     Raises `CorpusError` where counts per emotion and speaker aren't the release's; with
@@ -48,18 +53,16 @@ def load(
     """
     wanted = chosen_classes("emodb", CLASSES, classes, CLASSES)
     folder = find_root("emodb", root, "EmoDB's wav/03a01Fa.wav files", _is_emodb) / "wav"
-    utterances, labels, unexpected = [], [], []
+    recordings, unexpected = [], []
     for stem, path in sorted(audio_files("emodb", [folder]).items()):
         match = NAME.fullmatch(stem)
         if match is None:
             unexpected.append(path.name)
             continue
-        speaker, _, letter, _ = match.groups()
-        if LETTERS[letter] in wanted:
-            utterances.append(Utterance(id=stem, path=path, speaker=speaker))
-            labels.append(LETTERS[letter])
+        speaker, text, letter, _ = match.groups()
+        recordings.append((Item(stem, path, "emodb", speaker, text=text), LETTERS[letter]))
 
-    found = Counter(zip((u.speaker for u in utterances), labels, strict=True))
+    found = Counter((item.speaker, label) for item, label in recordings)
     counts, missing = [], []
     for label in wanted:
         have = [found[speaker, label] for speaker in SPEAKERS]
@@ -71,7 +74,7 @@ def load(
             elif n > expected:
                 unexpected.append(text)
     notes = check_release("emodb", folder, counts, missing, unexpected, allow_partial)
-    return Corpus("emodb", tuple(utterances), tuple(labels), wanted, notes)
+    return labelled("emodb", recordings, CLASSES, CLASSES, notes)
 
 
 def _is_emodb(folder: Path) -> bool:

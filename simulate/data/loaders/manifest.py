@@ -3,8 +3,12 @@
     path,label,speaker                {"path": "a/1.wav", "label": "anger", "speaker": "anna"}
     a/1.wav,anger,anna
 
-Paths are relative to the manifest. CSV may be separated by comma, semicolon or tab. Without
-speakers no speaker-independent protocol is possible; the `random` protocol is.
+Paths are relative to the manifest. CSV may be separated by comma, semicolon or tab. Further columns
+are read where they are: `group` (recordings that stay together, such as a session), `split`
+(train, validation, test), `text` (which sentence) and `rater`. With raters a recording has a line
+for each of them; several emotions of one rater are separated by `/`, none is an abstention.
+
+Without speakers no speaker-independent protocol is possible; the `random` protocol is.
 """
 
 from __future__ import annotations
@@ -15,10 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from after_model.audio import Utterance
-from simulate.data.corpus import Corpus, CorpusError, chosen_classes, some
+from simulate.data.corpus import Item, Release
+from simulate.data.errors import CorpusError, some
+from simulate.data.policies import RELEASE, Annotation
 
 SUFFIXES = (".csv", ".jsonl")
+DESCRIBING = ("speaker", "group", "split", "text")  # optional columns, the same in all its lines
+COLUMNS = ("path", "label", *DESCRIBING, "rater")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,19 @@ class Row:
     line: int
     path: str
     label: str
-    speaker: str
+    speaker: str = ""
+    group: str = ""
+    split: str = ""
+    text: str = ""
+    rater: str = ""
 
 
-def load(root: Path | None, classes: Sequence[str] | None = None, name: str = "") -> Corpus:
-    """The corpus that a manifest describes; `root` is the manifest or the folder that holds it.
+def read(root: Path | None, classes: Sequence[str] | None = None, name: str = "") -> Release:
+    """What a manifest describes; `root` is the manifest or the folder that holds it.
 
-    Classes default to the labels found, sorted. `classes` leaves the other labels' rows out, with
-    a note. An utterance's id is its path as the manifest gives it, its order the manifest's. `name`
-    defaults to the folder's. Raises `CorpusError` naming file, line, column and fix.
+    Classes are the labels found, sorted. An item's id is its path as the manifest gives it, its
+    order the manifest's. `name` defaults to the folder's. Raises `CorpusError` naming file, line,
+    column and fix.
     """
     manifest = _find(root)
     rows = list(_rows(manifest))
@@ -45,25 +57,32 @@ def load(root: Path | None, classes: Sequence[str] | None = None, name: str = ""
     problems = list(_problems(manifest, rows))
     if problems:
         raise CorpusError("; ".join([*problems[:5], *_more(problems, 5)]))
-    found = sorted({row.label for row in rows})
-    wanted = chosen_classes(str(manifest), found, classes, found)
-    kept = [row for row in rows if row.label in wanted]
-    notes = []
-    if len(kept) < len(rows):
-        left_out = [label for label in found if label not in wanted]
-        notes.append(f"{len(rows) - len(kept)} rows of other labels left out: {some(left_out)}")
-    if not any(row.speaker for row in rows):
-        notes.append("no speakers: only the protocol 'random' is possible")
-    return Corpus(
-        name=name or manifest.parent.resolve().name,
-        utterances=tuple(
-            Utterance(id=row.path, path=manifest.parent / row.path, speaker=row.speaker)
-            for row in kept
-        ),
-        labels=tuple(row.label for row in kept),
-        classes=wanted,
-        notes=tuple(notes),
+    found = sorted({label for row in rows for label in _labels(row)})
+    if not found:
+        raise CorpusError(f"{manifest}: every rater abstained; nothing is labelled")
+    name = name or manifest.parent.resolve().name
+    items = {
+        row.path: Item(
+            row.path, manifest.parent / row.path, name, row.speaker, row.group, row.split, row.text
+        )
+        for row in rows
+    }
+    speakers = any(row.speaker for row in rows)
+    return Release(
+        name=name,
+        items=tuple(items.values()),
+        annotations=tuple(Annotation(row.path, row.rater or RELEASE, _labels(row)) for row in rows),
+        classes=tuple(found),
+        default=tuple(found),
+        notes=() if speakers else ("no speakers: only the protocol 'random' is possible",),
     )
+
+
+def _labels(row: Row) -> tuple[str, ...]:
+    """The emotions of a line; several, or none, are possible where it names a rater."""
+    if not row.rater:
+        return (row.label,)
+    return tuple(dict.fromkeys(filter(None, map(str.strip, row.label.split("/")))))
 
 
 def _find(root: Path | None) -> Path:
@@ -116,7 +135,7 @@ def _csv_rows(manifest: Path, text: str) -> Iterator[Row]:
                 f"first line; put a text that contains {delimiter!r} in double quotes"
             )
         values = {column: (value or "").strip() for column, value in record.items()}
-        yield Row(reader.line_num, values["path"], values["label"], values.get("speaker", ""))
+        yield Row(reader.line_num, **{column: values.get(column, "") for column in COLUMNS})
 
 
 def _jsonl_rows(manifest: Path, text: str) -> Iterator[Row]:
@@ -133,37 +152,54 @@ def _jsonl_rows(manifest: Path, text: str) -> Iterator[Row]:
         if not isinstance(record, dict):
             raise CorpusError(f"{manifest}: line {line}: not an object; one object per line")
         values = {}
-        for column in ("path", "label", "speaker"):
+        for column in COLUMNS:
             value = record.get(column)
             if isinstance(value, bool) or not isinstance(value, str | int | None):
                 raise CorpusError(
                     f"{manifest}: line {line}, {column}: {value!r} is not a text; use a string"
                 )
             values[column] = "" if value is None else str(value).strip()
-        yield Row(line, values["path"], values["label"], values["speaker"])
+        yield Row(line, **values)
 
 
 def _problems(manifest: Path, rows: Sequence[Row]) -> Iterator[str]:
-    first_line: dict[Path, int] = {}
-    speakers_given = any(row.speaker for row in rows)
+    first: dict[tuple[Path, str], Row] = {}
+    described: dict[Path, Row] = {}
+    given = {column: any(getattr(row, column) for row in rows) for column in ("speaker", "rater")}
     for row in rows:
         where = f"{manifest}: line {row.line}"
-        if not row.label:
+        if not row.label and not row.rater:
             yield f"{where}, label: empty; name the class or remove the line"
-        if speakers_given and not row.speaker:
-            yield (
-                f"{where}, speaker: empty while other lines name one; name the speaker in every "
-                "line or remove the column"
-            )
+        for column in [column for column, named in given.items() if named]:
+            if not getattr(row, column):
+                yield (
+                    f"{where}, {column}: empty while other lines name one; name the {column} in "
+                    "every line or remove the column"
+                )
+        if row.split not in ("", *SPLITS):
+            yield f"{where}, split: {row.split!r}; one of {', '.join(SPLITS)}"
         if not row.path:
             yield f"{where}, path: empty; give the recording's path relative to {manifest.parent}"
             continue
         path = (manifest.parent / row.path).resolve()
-        if path in first_line:
-            yield f"{where}, path: {row.path} is line {first_line[path]} again; keep one of them"
-        elif not path.is_file():
+        before, same = first.get((path, row.rater)), described.get(path)
+        if before is not None:
+            by = f" by {row.rater}" if row.rater else ""
+            yield f"{where}, path: {row.path} is line {before.line} again{by}; keep one of them"
+        elif same is None and not path.is_file():
             yield f"{where}, path: no file {manifest.parent / row.path}; mend or remove the line"
-        first_line.setdefault(path, row.line)
+        elif same is not None:
+            yield from _differences(where, row, same)
+        first.setdefault((path, row.rater), row)
+        described.setdefault(path, row)
+
+
+def _differences(where: str, row: Row, same: Row) -> Iterator[str]:
+    """What two raters' lines of one recording say differently of the recording itself."""
+    for column in ("path", *DESCRIBING):
+        here, there = getattr(row, column), getattr(same, column)
+        if here != there:
+            yield f"{where}, {column}: {here!r}, but {there!r} in line {same.line}; write one"
 
 
 def _more(problems: Sequence[str], shown: int) -> list[str]:

@@ -13,9 +13,14 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from after_model.audio import Utterance
-from simulate.data.corpus import Corpus, chosen_classes
-from simulate.data.loaders._release import audio_files, check_release, find_root, visible
+from simulate.data.corpus import Item, Release, chosen_classes
+from simulate.data.loaders._release import (
+    audio_files,
+    check_release,
+    find_root,
+    labelled,
+    visible,
+)
 
 EMOTIONS = {
     "01": "neutral",
@@ -35,9 +40,9 @@ OTHER_RECORDING = re.compile(r"(?!03-01)0[123]-0[12](-\d\d){5}")  # video or son
 DUPLICATES = ("03-01-03-01-02-01-07", "03-01-03-01-02-02-07")  # one recording, released twice
 
 
-def load(
+def read(
     root: Path | None, classes: Sequence[str] | None = None, allow_partial: bool = False
-) -> Corpus:
+) -> Release:
     """RAVDESS speech from the folder with `Actor_01` to `Actor_24` or the folder that holds it.
 
     `classes` defaults to the paper's four. Raises `CorpusError` naming missing and unexpected
@@ -47,33 +52,27 @@ def load(
     folder = find_root("ravdess", root, "RAVDESS's Actor_NN/03-01-*.wav files", _is_ravdess)
     actors = [entry for entry in visible(folder) if _is_actor(entry)]
     files = audio_files("ravdess", actors)
-    release = {label: _stems(label) for label in wanted}
-    every_name = {stem for label in CLASSES for stem in _stems(label)}
+    release = {label: _stems(label) for label in CLASSES}
+    label_of = {stem: label for label, stems in release.items() for stem in stems}
     unexpected = sorted(
         f"{files[stem].parent.name}/{files[stem].name}"
         for stem in files
         if not OTHER_RECORDING.fullmatch(stem)
-        and (stem not in every_name or files[stem].parent.name != f"Actor_{stem[-2:]}")
+        and (stem not in label_of or files[stem].parent.name != f"Actor_{stem[-2:]}")
     )
-    present = {stem: label for label, stems in release.items() for stem in stems if stem in files}
-    counts = [
-        (label, sum(stem in files for stem in stems), len(stems))
-        for label, stems in release.items()
-    ]
-    missing = sorted(set().union(*release.values()) - set(present))
+    counts = [(label, len(release[label] & files.keys()), len(release[label])) for label in wanted]
+    missing = sorted(stem for label in wanted for stem in release[label] - files.keys())
     notes = check_release("ravdess", folder, counts, missing, unexpected, allow_partial)
-    if all(stem in present for stem in DUPLICATES) and filecmp.cmp(
+    if all(stem in files for stem in DUPLICATES) and filecmp.cmp(
         files[DUPLICATES[0]], files[DUPLICATES[1]], shallow=False
     ):
         notes += (f"{' and '.join(DUPLICATES)} are the same bytes, as released; both are kept",)
-    stems = sorted(present)
-    return Corpus(
-        name="ravdess",
-        utterances=tuple(Utterance(id=s, path=files[s], speaker=s[-2:]) for s in stems),
-        labels=tuple(present[s] for s in stems),
-        classes=wanted,
-        notes=notes,
-    )
+    recordings = [
+        (Item(stem, path, "ravdess", stem[-2:], text=stem[12:14]), label_of[stem])
+        for stem, path in files.items()
+        if stem in label_of
+    ]
+    return labelled("ravdess", recordings, CLASSES, PAPER_CLASSES, notes)
 
 
 def _stems(label: str) -> set[str]:
