@@ -39,7 +39,7 @@ from benchmarks import report
 from simulate import protocols
 from simulate.data import Corpus, CorpusError, some
 from simulate.efficiency.work import corpus_of
-from simulate.runs.plan import digest
+from simulate.identity import digest
 from simulate.runs.results import Results
 
 SHARES = (5, 10, 20, 40, 100)

@@ -15,8 +15,8 @@ from after_model.classifier.embedding import Embedder
 from after_model.features import Embeddings, FeatureStore, embed
 from simulate.data import Corpus, CorpusError, some
 from simulate.efficiency.runs import Split
-from simulate.efficiency.work import oracle_of
-from simulate.runs.plan import digest
+from simulate.efficiency.work import fold_of
+from simulate.identity import digest
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,9 @@ def embedded(corpus: Corpus, folder: Path) -> tuple[Path, int]:
 
 def divided(corpus: Corpus, points: np.ndarray, split: Split) -> Recordings:
     """A split's pool and test, points [N, R] in the corpus's order. Nothing is held out."""
-    oracle = oracle_of(corpus, split)
-    place = {utterance.id: row for row, utterance in enumerate(corpus.utterances)}
+    fold = fold_of(corpus, split)
     number = {label: index for index, label in enumerate(corpus.classes)}
-    rows = [place[utterance.id] for utterance in oracle.pool]
-    tested = [place[utterance.id] for utterance in oracle.test]
+    rows, tested = fold.train, fold.test
     labels = np.array([number[label] for label in corpus.labels])
     return Recordings(
         points[rows], labels[rows], points[tested], labels[tested], len(corpus.classes)

@@ -5,13 +5,14 @@ Results are kept run by run in the output folder; the same command given again g
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,20 @@ if __name__ == "__main__":  # as a script, from any folder
 import torch
 from filelock import FileLock, Timeout
 
-from after_model import acquisition, backbone
 from after_model.device import resolve_device
 from simulate import data, experiments, protocols
 from simulate.analysis.summary import findings, percent, summarise
+from simulate.cache import Cache
 from simulate.command.cli import UsageError
 from simulate.command.console import Screen
 from simulate.command.request import Request, parse
 from simulate.data import Corpus
-from simulate.experiments import Design, Experiment, Options
-from simulate.runs import results as rows
-from simulate.runs import running as runner
+from simulate.experiments import Design, Experiment
+from simulate.runs import running
 from simulate.runs.execution import Event, Work, execute
-from simulate.runs.plan import Job, RunConfig, jobs, runs
+from simulate.runs.plan import Job, Run, jobs, runs
+from simulate.runs.running import Place, identity
+from simulate.runs.store import Row, Store, finished
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
     with ExitStack() as kept:
         try:
             request = parse(arguments)
+            if request.merge is not None:
+                return _merge(request.merge, Store(request.store / "rows"))
             request.folder.mkdir(parents=True, exist_ok=True)
             kept.enter_context(FileLock(request.folder / ".lock", timeout=0))
             prepared = _prepare(request)
@@ -56,20 +60,31 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
         except (ValueError, OSError) as error:
             return _refuse(str(error))
         command = shlex.join(["python", "simulate/run.py", *arguments])
-        return _carry_out(prepared, command, work or runner.work)
+        return _carry_out(prepared, command, work or running.work)
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A request that can be carried out: everything in it has been read and checked."""
+    """A request that can be carried out: everything in it has been read and checked.
+
+    borrowed: ids of rows that stand for a run's, though the code was another then.
+    """
 
     request: Request
     corpus: Corpus
     experiment: Experiment
     design: Design
-    runs: list[RunConfig]
+    runs: list[Run]
     todo: list[Job]
-    results: rows.Results
+    store: Store
+    borrowed: dict[str, str]
+
+    def rows(self) -> dict[str, Row]:
+        """The runs' rows as they are now."""
+        own = [self.borrowed.get(run.run_id, run.run_id) for run in self.runs]
+        found = self.store.rows(own)
+        pairs = zip(self.runs, own, strict=True)
+        return {run.run_id: found[id_] for run, id_ in pairs if id_ in found}
 
 
 def _prepare(request: Request) -> _Prepared:
@@ -77,30 +92,46 @@ def _prepare(request: Request) -> _Prepared:
     options: dict[str, Any] = {"allow_partial": True} if request.allow_partial else {}
     corpus = data.load(request.corpus, request.root, request.classes, **options)
     experiment = experiments.get(request.experiment)
-    design = experiment.design(resolved(request.options))
-    planned = runs(corpus, request.split, design.arms, request.seeds)
-    check(request, planned, corpus)
-    results = rows.Results(request.folder / "results.jsonl")
-    known = results.rows()
-    todo = jobs(run for run in planned if not rows.finished(known.get(run.run_id)))
-    return _Prepared(request, corpus, experiment, design, planned, todo, results)
+    design = experiment.design(request.options)
+    check(request, design, corpus)
+    cache = Cache(request.store / "cache")
+    planned = runs(corpus, request.protocol, design.arms, request.seeds, cache, request.device)
+    store = Store(request.store / "rows")
+    borrowed = {}
+    if request.other_code:
+        siblings, own = store.siblings(), set(store.ids())
+        ids = {run.run_id: siblings.get(run.sibling_id) for run in planned}
+        borrowed = {id_: other for id_, other in ids.items() if other and id_ not in own}
+    known = store.rows([borrowed.get(run.run_id, run.run_id) for run in planned])
+    todo = jobs(
+        run for run in planned if not finished(known.get(borrowed.get(run.run_id, run.run_id)))
+    )
+    return _Prepared(request, corpus, experiment, design, planned, todo, store, borrowed)
 
 
 def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
-    request, corpus, results = prepared.request, prepared.corpus, prepared.results
+    request, corpus = prepared.request, prepared.corpus
     _announce(prepared)
     if not _execute(prepared, work):
-        known = results.rows()
-        count = sum(rows.finished(known.get(run.run_id)) for run in prepared.runs)
+        known = prepared.rows()
+        count = sum(finished(known.get(run.run_id)) for run in prepared.runs)
         print(f"\nStopped. {count} of {len(prepared.runs)} runs are finished and kept; the others")
         print(f"go on where they were with the same command:\n  {command}")
         return EXIT_INTERRUPTED
     from simulate.analysis import report  # here, since every worker process imports this file
 
-    summary = summarise(prepared.experiment, prepared.design, prepared.runs, results.rows())
+    rows = prepared.rows()
+    summary = summarise(prepared.experiment, prepared.design, prepared.runs, rows)
     counts, speakers = corpus.counts(), len(corpus.speakers)
-    setting = report.Setting(corpus.name, counts, speakers, corpus.notes, command)
+    notes = [*corpus.notes]
+    if prepared.borrowed:
+        notes.append(f"{len(prepared.borrowed)} runs were made by another state of the code")
+    setting = report.Setting(corpus.name, counts, speakers, tuple(notes), command)
     page = report.write(summary, setting, request.folder)
+    results = request.folder / "results.jsonl"
+    lines = (json.dumps(rows[run.run_id], sort_keys=True) for run in prepared.runs
+             if run.run_id in rows)  # fmt: skip
+    results.write_text("".join(f"{line}\n" for line in lines))
     print()
     for sentence in findings(summary):
         print(sentence)
@@ -108,64 +139,57 @@ def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
         print(f"FAILED: {row['title']}: {row['error']['message']}")
     if summary.failures:
         print("The same command tries the failed runs again.")
-    print(f"\nReport:  {page}\nResults: {results.path.resolve()}")
+    print(f"\nReport:  {page}\nResults: {results.resolve()}")
+    print(f"Predictions and selections: {prepared.store.root.resolve()}")
     return EXIT_FAILED if summary.failures else 0
 
 
-def resolved(options: Options) -> Options:
-    """The same with what TAPT takes from the backbone filled in: a row is to name every value."""
-    model = backbone.load(options.learner.backbone)
-    if options.tapt is None:
-        return options
-    layers, size = model.num_layers, sum(p.numel() for p in model.parameters())
-    return replace(options, tapt=options.tapt.resolved(model.family, layers, size))
-
-
-def check(request: Request, planned: Sequence[RunConfig], corpus: Corpus) -> None:
+def check(request: Request, design: Design, corpus: Corpus) -> None:
     """What can be known to fail before anything is computed. Raises ValueError (`UsageError`)."""
     try:
         torch.empty(1, device=resolve_device(request.device))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {request.device} can't be used here: {reason}") from None
-    split = request.split
-    folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share, split.seed)
-    smallest = min(len(fold.train) for fold in folds)
-    for arm in {run.arm.name: run.arm for run in planned}.values():
-        steps = arm.learner.schedule(smallest)[: len(arm.shares)]
-        if len(steps) < len(arm.shares):
-            raise UsageError(
-                f"{arm.name}: {len(arm.shares)} shares of {smallest} training recordings give "
-                f"only {len(steps)} different numbers of labels ({', '.join(map(str, steps))}); "
-                "choose --shares further apart"
-            )
-        needs = acquisition.get(arm.learner.strategy).needs
-        if "surprisal" in needs and arm.learner.tapt is None:
-            raise UsageError(f"strategy {arm.learner.strategy} needs TAPT: leave out --tapt off")
+    smallest = min(len(fold.train) for fold in protocols.folds_of(request.protocol, corpus))
+    for arm in design.arms:
+        try:
+            arm.system.check(arm.shares, smallest, len(corpus.classes))
+        except ValueError as error:
+            raise UsageError(f"{arm.name}: {error}") from None
 
 
 def _execute(prepared: _Prepared, work: Work) -> bool:
     """Does the jobs and keeps their rows; False when a person or the system interrupted it."""
     request = prepared.request
-    folder, threads, workers = request.folder / "work", request.threads, request.workers
-    place = runner.Place(
-        prepared.corpus, folder, request.device, threads, workers, request.keep_models
+    place = Place(
+        prepared.corpus,
+        request.store / "work",
+        Cache(request.store / "cache"),
+        request.device,
+        request.resources.threads,
+        request.resources.workers,
+        request.keep_models,
     )
-    screen = Screen(prepared.todo, workers)
+    screen = Screen(prepared.todo, request.resources.workers)
 
     def listen(event: Event[Job]) -> None:
         job = event.job
         if event.kind == "finished" and job.kind == "run":
-            prepared.results.append(event.content)
+            prepared.store.add(event.content)
         elif event.kind == "failed" and job.kind == "run":
-            identity = {"run_id": job.run.run_id, "title": job.title, "arm": job.run.arm.name}
-            prepared.results.append({**identity, "config": job.run, "error": event.content})
+            prepared.store.fail({**identity(job.run), "error": event.content})
         screen.hear(event)
 
+    engine = execute
+    if request.engine == "ray":
+        from simulate.runs import ray_engine  # an optional requirement
+
+        engine = ray_engine.execute
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with screen.shown():
-            execute(prepared.todo, work, place, listen, workers=workers, threads=threads)
+            engine(prepared.todo, work, place, listen, resources=request.resources)
     except KeyboardInterrupt:
         return False
     finally:
@@ -186,13 +210,21 @@ def _announce(prepared: _Prepared) -> None:
         print(f"  {note}")
     shares = dict.fromkeys(percent(s) for arm in prepared.design.arms for s in arm.shares)
     print(f"  {'; '.join(arm.name for arm in prepared.design.arms)}")
-    folds, seeds = request.split.folds, len(request.seeds)
+    print(f"  protocol: {request.protocol.title}")
+    folds, seeds = len({run.fold for run in planned}), len(request.seeds)
     print(f"  labels: {', '.join(shares)}; folds: {folds}; seeds: {seeds}")
     before = len(planned) - sum(job.kind == "run" for job in prepared.todo)
     already = f", {before} of them finished before" if before else ""
     print(f"{len(planned)} runs{already}; results in {request.folder.resolve()}", flush=True)
     if prepared.todo and sys.stdout.isatty():
         print("Ctrl-C stops; the same command goes on.")
+
+
+def _merge(other: Path, store: Store) -> int:
+    """Takes over what another store has."""
+    count = store.merge(other)
+    print(f"{count} runs copied from {other} to {store.root.resolve()}")
+    return 0
 
 
 def _refuse(message: str) -> int:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import jinja2
 
 from simulate.analysis import plots, tables
 from simulate.analysis.summary import ECE, Summary, findings
+from simulate.identity import plain
 from simulate.published import SETTING
-from simulate.runs.plan import plain
 
 SHOWN = ("ua", "wa", *ECE, "minutes")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -139,16 +140,20 @@ def _count(number: int, noun: str) -> str:
 
 
 def _backbones(summary: Summary) -> str:
-    return ", ".join(dict.fromkeys(arm.learner.backbone for arm in summary.design.arms))
+    return ", ".join(dict.fromkeys(arm.system.backbone for arm in summary.design.arms))
 
 
 def _facts(summary: Summary, setting: Setting) -> list[tuple[str, str]]:
-    split = summary.runs[0].split
+    protocol = summary.runs[0].protocol
+    sizes = {run.fold: run.content.sizes for run in summary.runs}
     facts = [
-        ("Corpus", f"{setting.corpus}, fingerprint {summary.runs[0].fingerprint}"),
+        ("Corpus", setting.corpus),
         ("Classes", ", ".join(f"{name} {count}" for name, count in setting.counts.items())),
-        ("Split", f"{split.protocol}, {_count(split.folds, 'fold')}, split seed {split.seed}, "
-                  f"validation {split.validation_share:.0%} of the training part"),
+        ("Protocol", f"{protocol.title}, {_count(len(sizes), 'fold')}, split seed {protocol.seed}, "
+                     f"validation {protocol.validation_share:.0%} of the training part"),
+        ("Test speakers' unlabelled recordings",
+         "used (transductive)" if protocol.transductive else "not used"),
+        ("Recordings", _recordings([sizes[fold] for fold in sorted(sizes)])),
         ("Folds run", ", ".join(str(fold + 1) for fold in sorted({r.fold for r in summary.runs}))),
         ("Seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in summary.runs}))),
     ]  # fmt: skip
@@ -165,6 +170,18 @@ def _facts(summary: Summary, setting: Setting) -> list[tuple[str, str]]:
         texts = dict.fromkeys(_joined(row[key]) for row in summary.rows)
         facts += [(title, text) for text in texts]
     return facts
+
+
+def _recordings(sizes: Sequence[tuple[int, int, int, int]]) -> str:
+    """`to train 90 to 92, to validate 10, to test 30; unused 3`, over the folds."""
+    words = []
+    for what, of_folds in zip(
+        ("to train", "to validate", "to test", "unused"), zip(*sizes, strict=True), strict=True
+    ):
+        least, most = min(of_folds), max(of_folds)
+        if most:
+            words.append(f"{what} {least}" + (f" to {most}" if most > least else ""))
+    return ", ".join(words) + " in a fold"
 
 
 def _joined(values: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ from simulate.analysis.estimates import (
     estimate,
 )
 from simulate.experiments import Design, Experiment
-from simulate.runs.plan import RunConfig
-from simulate.runs.results import Row, finished
+from simulate.runs.plan import Run
+from simulate.runs.store import Row, finished
 
 METRICS = {
     "ua": "UA",
@@ -69,7 +69,7 @@ class Summary:
 
     experiment: Experiment
     design: Design
-    runs: tuple[RunConfig, ...]
+    runs: tuple[Run, ...]
     rows: tuple[Row, ...]  # of the finished runs
     failures: tuple[Row, ...]
     points: tuple[Point, ...]
@@ -112,7 +112,7 @@ Values = dict[str, dict[float, dict[str, dict[Repetition, float]]]]  # arm, shar
 
 
 def summarise(
-    experiment: Experiment, design: Design, runs: Sequence[RunConfig], rows: Mapping[str, Row]
+    experiment: Experiment, design: Design, runs: Sequence[Run], rows: Mapping[str, Row]
 ) -> Summary:
     """Estimates and comparisons from the rows that belong to `runs`; other rows don't count."""
     values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))

@@ -20,8 +20,8 @@ from simulate.analysis.summary import (
     spread,
     verdict,
 )
+from simulate.identity import plain
 from simulate.published import SETTING, PublishedTable
-from simulate.runs.plan import plain
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,10 @@ def _recordings(add: Add) -> None:
     add("--allow-partial", action="store_true", help=words)
     words = f"how speakers are kept apart (default: {protocols.DEFAULT})"
     add("--protocol", default=protocols.DEFAULT, choices=protocols.names(), help=words)
+    words = "of a merged corpus, those that are tested; the others only train (default: as merged)"
+    add("--tested", metavar="NAMES", help=words)
+    words = "EmoBox's fold_1, fold_2, ... for the protocols emobox and emobox-speakers-shared"
+    add("--fold-files", type=_path, metavar="FOLDER", help=words)
 
 
 def _repetitions(add: Add) -> None:
@@ -175,12 +179,26 @@ def _model(add: Add) -> None:
 
 
 def _computing(add: Add) -> None:
-    words = "of the results (default: runs/CORPUS-EXPERIMENT)"
+    words = "of the report (default: STORE/CORPUS-EXPERIMENT)"
     add("--output", type=_path, metavar="FOLDER", help=words)
+    words = "of all experiments' runs and of what they share (default: runs)"
+    add("--store", type=_path, default=Path("runs"), metavar="FOLDER", help=words)
+    words = "copy another store's runs (its folder rows) into this one, and do nothing else"
+    add("--merge", type=_path, metavar="FOLDER", help=words)
+    words = "runs count that differ in nothing but the state of the code; the report says so"
+    add("--other-code", action="store_true", help=words)
     words = "runs at the same time; results don't depend on it (default here: %(default)s)"
     add("--workers", type=_positive, default=_default_workers(), metavar="N", help=words)
     words = "threads of each run; the last digits of results may depend on it (default: 1)"
     add("--threads", type=_positive, default=1, metavar="N", help=words)
+    words = "processes here, or several machines (needs pip install -r requirements-ray.txt)"
+    add("--engine", choices=("local", "ray"), default="local", help=words)
+    words = "cards with commas between, for the workers in turn, as CUDA_VISIBLE_DEVICES names them"
+    add("--cards", metavar="NAMES", help=words)
+    words = "minutes a run may take before it is stopped (default: none)"
+    add("--time-limit", type=_positive, metavar="MINUTES", help=words)
+    words = "how often a run goes on whose process died or took too long (default: 1)"
+    add("--retries", type=_natural, default=1, metavar="N", help=words)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--keep-models", action="store_true", help="keep the models of finished runs")
 

@@ -19,7 +19,7 @@ from simulate.runs.plan import Job
 class Clock:
     """Estimates the time left from how long finished pieces took.
 
-    A run's pieces are its rounds; encoding and TAPT are one piece each.
+    A run's pieces are its rounds; encoding and preparing are one piece each.
     """
 
     def __init__(self, jobs: Iterable[Job], workers: int) -> None:
@@ -98,6 +98,8 @@ class Screen:
             )
         elif event.kind == "finished":
             self._say(f"{title}: done")
+        elif event.kind == "again":
+            self._say(f"{title}: {event.content['message']}; it is done again", style="yellow")
         elif event.kind == "failed":
             self._say(f"{title}: FAILED, {event.content['message']}", style="red")
         if self._bars is not None:
@@ -123,7 +125,7 @@ class Screen:
             stage, done, total = event.content
             note = ", ".join(filter(None, (self._where.get(id_), stage)))
             bars.update(self._tasks[id_], completed=done, total=total or None, note=note)
-        elif event.kind in ("finished", "failed") and id_ in self._tasks:
+        elif event.kind in ("finished", "failed", "again") and id_ in self._tasks:
             bars.remove_task(self._tasks.pop(id_))
         if self._total is not None:
             note = ", ".join(filter(None, (f"{self._finished}/{self._runs}", self._left())))

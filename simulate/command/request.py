@@ -14,7 +14,8 @@ from after_model.tapt.config import TaptConfig
 from simulate import experiments
 from simulate.command.cli import UsageError, parser, percentage
 from simulate.experiments import Options
-from simulate.runs.plan import Split
+from simulate.protocols import Protocol
+from simulate.runs.execution import Resources
 
 DEFAULT_START_SHARE, DEFAULT_BUDGET, DEFAULT_ROUNDS = 0.01, 0.20, 5
 FOLDS = 5
@@ -25,7 +26,11 @@ DEMONSTRATION = {"folds": 3, "epochs": 4, "tapt_epochs": 2, "shares": "5,10,20"}
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. folder: of the results."""
+    """What was asked for.
+
+    folder: of the report; store: of all experiments' runs and cache. merge: another store's rows to
+    take over, and nothing else. other_code: rows of another state of the code count.
+    """
 
     corpus: str
     root: Path | None
@@ -33,12 +38,15 @@ class Request:
     allow_partial: bool
     experiment: str
     options: Options
-    split: Split
+    protocol: Protocol
     seeds: tuple[int, ...]
     device: str
-    workers: int
-    threads: int
+    resources: Resources
+    engine: str
     folder: Path
+    store: Path
+    merge: Path | None
+    other_code: bool
     keep_models: bool
 
 
@@ -62,14 +70,35 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         allow_partial=chosen.allow_partial,
         experiment=experiment.name,
         options=options,
-        split=Split(chosen.protocol, chosen.folds or FOLDS, _validation_share(options)),
+        protocol=_protocol(chosen, options),
         seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.seeds)),
         device=chosen.device,
-        workers=chosen.workers,
-        threads=chosen.threads,
-        folder=chosen.output or Path("runs") / f"{chosen.corpus}-{experiment.name}",
+        resources=_resources(chosen),
+        engine=chosen.engine,
+        folder=chosen.output or chosen.store / f"{chosen.corpus}-{experiment.name}",
+        store=chosen.store,
+        merge=chosen.merge,
+        other_code=chosen.other_code,
         keep_models=chosen.keep_models,
     )
+
+
+def _protocol(chosen: argparse.Namespace, options: Options) -> Protocol:
+    """Speakers' means are of the test speakers too: then the protocol has to allow that."""
+    return Protocol(
+        chosen.protocol,
+        chosen.folds or FOLDS,
+        _validation_share(options),
+        tested=_names(chosen.tested) or (),
+        transductive=options.learner.speakers != "off",
+        files=chosen.fold_files,
+    )
+
+
+def _resources(chosen: argparse.Namespace) -> Resources:
+    limit_s = None if chosen.time_limit is None else 60.0 * chosen.time_limit
+    cards = _names(chosen.cards) or ()
+    return Resources(chosen.workers, chosen.threads, cards, limit_s, chosen.retries)
 
 
 def _keep_it_short(chosen: argparse.Namespace) -> None:

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from after_model import acquisition, backbone, initialization
 from simulate import data, protocols
+from simulate.cache import Contents
 from simulate.data import Corpus
 from simulate.efficiency import report
 from simulate.efficiency.embeddings import encode
 from simulate.efficiency.runs import Arm, Setting, Split, run_id
 from simulate.efficiency.work import Task, corpus_of, work
+from simulate.identity import digest
 from simulate.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, interrupt
-from simulate.runs.execution import Event, execute
-from simulate.runs.plan import fingerprint
+from simulate.runs.execution import Event, Resources, execute
 from simulate.runs.results import Results
 
 NOT_RUN = frozenset({"alps-surprisal"})
@@ -67,7 +68,8 @@ def _wanted(
     for name, root in roots.items():
         corpus = corpus_of(name, root)
         embedded = encode(corpus, setting.backbone, setting.states, features)
-        for split in splits(corpus, chosen.repetitions, chosen.folds):
+        mark = fingerprint(corpus, Contents(chosen.output / "contents.sqlite"))
+        for split in splits(corpus, chosen.repetitions, chosen.folds, mark):
             runs = tuple((run_id(split, setting, arm, embedded), arm) for arm in (*arms, None))
             tasks.append(Task(root, features, split, setting, runs))
     return tasks
@@ -96,14 +98,21 @@ def arms_of(
     return list(dict.fromkeys(found))
 
 
-def splits(corpus: Corpus, repetitions: int, folds: int) -> list[Split]:
+def fingerprint(corpus: Corpus, contents: Contents) -> str:
+    """A hash of the recordings, speakers and labels, in their order."""
+    hashes = contents.hashes(item.path for item in corpus.items)
+    who = [[item.id, item.speaker] for item in corpus.items]
+    return digest([who, hashes, corpus.labels, corpus.classes])
+
+
+def splits(corpus: Corpus, repetitions: int, folds: int, mark: str = "") -> list[Split]:
     """Every fold of every repetition, repetition by repetition.
 
-    A repetition divides the speakers anew. Raises ProtocolError where they don't allow it.
+    A repetition divides the speakers anew. mark: of the recordings. Raises ProtocolError where they
+    don't allow it.
     """
     for repetition in range(repetitions):
         protocols.split(protocols.DEFAULT, corpus, folds, seed=repetition)
-    mark = fingerprint(corpus)
     return [
         Split(corpus.name, mark, repetition, fold, folds)
         for repetition in range(repetitions)
@@ -135,7 +144,7 @@ def _execute(tasks: Sequence[Task], results: Results, workers: int) -> int:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         # one thread each: threads that wait for each other are slower
-        execute(todo, work, None, listen, workers=workers, threads=1)
+        execute(todo, work, None, listen, resources=Resources(workers=workers))
     finally:
         signal.signal(signal.SIGTERM, before)
     return failures

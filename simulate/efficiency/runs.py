@@ -16,9 +16,9 @@ from after_model import acquisition, backbone, initialization
 from after_model.active_learning import ActiveLearner, LearnerConfig
 from after_model.classifier.probe import ProbeConfig
 from after_model.labels import LabelSpace
-from simulate.oracle import Oracle
-from simulate.runs.plan import digest, plain
+from simulate.identity import digest, plain
 from simulate.runs.results import Row
+from simulate.task import Evaluator, TrainView
 
 VERSION = 2
 """Of what a run does: results of another one have another run_id and are not mixed in."""
@@ -97,18 +97,24 @@ def run_id(split: Split, setting: Setting, arm: Arm | None, embeddings: str) -> 
 
 
 class Driven:
-    """A split's learner, driven by the oracle for one arm after the other.
+    """A split's learner, driven by a view for one arm after the other.
 
     folder: for its state; features: where the corpus's embeddings are.
     """
 
     def __init__(
-        self, oracle: Oracle, setting: Setting, folder: Path, features: Path, seed: int
+        self,
+        task: tuple[TrainView, Evaluator],
+        setting: Setting,
+        folder: Path,
+        features: Path,
+        seed: int,
     ) -> None:
-        self.oracle, self.setting = oracle, setting
+        self.view, self.evaluator = task
+        self.setting = setting
         self.learner = ActiveLearner(
-            oracle.pool,
-            LabelSpace(oracle.classes),
+            self.view.items,
+            LabelSpace(self.view.classes),
             setting.learner(seed),
             folder,
             store_folder=features,
@@ -118,7 +124,7 @@ class Driven:
 
     def curve(self, arm: Arm) -> list[dict[str, Any]]:
         """A point for each of the shares: labels, share, ua, ece, calibration (its bins)."""
-        pool, setting = len(self.oracle.pool), self.setting
+        pool, setting = len(self.view.items), self.setting
         self.learner.relabel({})
         self.learner.strategy = acquisition.get(arm.strategy)
         waiting = self._start(arm.start)
@@ -129,33 +135,33 @@ class Driven:
                 room = mark - labelled
                 if not waiting:  # never beyond the mark: the probe tested there asks what follows
                     waiting = self._next(min(step, room))
-                self.learner.tell(self.oracle.ask(waiting[:room]))
+                self.learner.tell(self.view.ask(waiting[:room]))
                 waiting = waiting[room:]
             points.append({"labels": mark, "share": share, **self._test()})
         return points
 
     def everything(self) -> dict[str, Any]:
         """The point of a run that has all the pool's labels: the same whatever the arm."""
-        self.learner.relabel(self.oracle.ask([u.id for u in self.oracle.pool]))
-        return {"labels": len(self.oracle.pool), "share": 1.0, **self._test()}
+        self.learner.relabel(self.view.ask_all())
+        return {"labels": len(self.view.items), "share": 1.0, **self._test()}
 
     def _start(self, name: str) -> list[str]:
         """What the learner asks for first: of each start once, whatever strategy follows it."""
         if name not in self._starts:
             self.learner.start = initialization.get(name)
-            first = self.learner.config.schedule(len(self.oracle.pool), len(self.oracle.classes))[0]
+            first = self.learner.config.schedule(len(self.view.items), len(self.view.classes))[0]
             self._starts[name] = self.learner.step(first).wanted
         return self._starts[name]
 
     def _next(self, k: int) -> list[str]:
         """What a step asks for, without the probe that the step of another strategy needs."""
         known = self.learner.labelled
-        return self.learner.choose([u.id for u in self.oracle.pool if u.id not in known], k)
+        return self.learner.choose([u.id for u in self.view.items if u.id not in known], k)
 
     def _test(self) -> dict[str, Any]:
         """UA and calibration on the test speakers."""
-        probs = self.learner.predict(self.oracle.test).probs
-        found = self.oracle.evaluate([u.id for u in self.oracle.test], probs)
+        probs = self.learner.predict(self.evaluator.items).probs
+        found = self.evaluator.evaluate([u.id for u in self.evaluator.items], probs)
         bins = [[round(value, 4) for value in row] for row in found["calibration"]]
         return {"ua": found["ua"], "ece": found["ece"], "calibration": bins}
 

@@ -18,9 +18,9 @@ from simulate.data import Corpus
 from simulate.data.loaders.emodb import CLASSES as EMODB_CLASSES
 from simulate.data.loaders.ravdess import CLASSES as RAVDESS_CLASSES
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row
-from simulate.oracle import Oracle
 from simulate.protocols import Fold
 from simulate.runs.execution import Listener
+from simulate.task import opened
 
 CLASSES = {"emodb": EMODB_CLASSES, "ravdess": RAVDESS_CLASSES}
 
@@ -49,27 +49,29 @@ class Task:
 def work(task: Task, place: Any, listener: Listener) -> dict[str, Any]:
     """Tells the row of each run when it is made: a kill costs the one at hand."""
     split = task.split
-    oracle = oracle_of(corpus_of(split.corpus, task.root), split)
+    corpus = corpus_of(split.corpus, task.root)
+    view, evaluator = opened(corpus, fold_of(corpus, split, transductive=task.setting.speakers))
     with tempfile.TemporaryDirectory() as folder:
-        driven = Driven(oracle, task.setting, Path(folder), task.features, split.seed)
+        driven = Driven((view, evaluator), task.setting, Path(folder), task.features, split.seed)
         for number, (identity, arm) in enumerate(task.arms):
             listener.stage("runs", number, len(task.arms))
             began, cpu = time.perf_counter(), time.process_time()
             points = [driven.everything()] if arm is None else driven.curve(arm)
             row = as_row(identity, split, arm, points)
-            row["pool"], row["tested"] = len(oracle.pool), len(oracle.test)
+            row["pool"], row["tested"] = len(view.items), len(evaluator.items)
             row["seconds"] = round(time.perf_counter() - began, 2)
             row["cpu_seconds"] = round(time.process_time() - cpu, 2)
             listener.point(row)
     return {}
 
 
-def oracle_of(corpus: Corpus, split: Split) -> Oracle:
+def fold_of(corpus: Corpus, split: Split, transductive: bool = False) -> Fold:
     """A split's pool and test. Nothing is held out: what would be is part of the pool."""
     found = protocols.split(protocols.DEFAULT, corpus, split.folds, seed=split.repetition)
     fold: Fold = found[split.fold]
     pool = np.sort(np.concatenate([fold.train, fold.validation]))
-    return Oracle(corpus, replace(fold, train=pool, validation=fold.validation[:0]))
+    nothing = fold.validation[:0]
+    return replace(fold, train=pool, validation=nothing, transductive=transductive)
 
 
 @lru_cache(maxsize=2)

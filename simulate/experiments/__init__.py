@@ -16,6 +16,7 @@ from after_model.active_learning import LearnerConfig
 from after_model.tapt import TaptConfig
 from simulate.published import PublishedTable
 from simulate.runs.plan import Arm
+from simulate.systems.after import After
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,9 @@ def arm(
     """An arm that is trained at `options.shares` if the user chose some, else at `shares`."""
     shares = options.shares or shares
     learner = replace(
-        options.learner,
-        strategy=strategy,
-        start=start,
-        start_share=shares[0],
-        shares=shares[1:],
-        tapt=options.tapt if tapt else None,
+        options.learner, strategy=strategy, start=start, tapt=options.tapt if tapt else None
     )
-    return Arm(arm_name(options, strategy, start, tapt=tapt), learner, shares)
+    return Arm(arm_name(options, strategy, start, tapt=tapt), After(learner), shares)
 
 
 def arm_name(options: Options, strategy: str, start: str, *, tapt: bool) -> str:

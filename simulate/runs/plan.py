@@ -1,36 +1,35 @@
-"""What is to be run: one configuration a run, and the name that makes a run findable again.
+"""What is to be run: one `Run` each, the name that makes it findable again, and the jobs that get
+it done.
 
-A run is one fold, one seed and one arm (a way of asking for labels) on one corpus. Its `run_id` is
-a hash of everything that determines its result. What does not belong to it: where the corpus lies,
-how many workers share the work, the device.
+A run is one fold, one seed and one arm (a system, and the shares of labels that it is tested at).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from after_model.active_learning import LearnerConfig
-    from simulate.data import Corpus
+from simulate.cache import Cache
+from simulate.data import Corpus
+from simulate.identity import digest, plain
+from simulate.protocols import Protocol, folds_of
+from simulate.runs import specification
+from simulate.runs.specification import Content, Place
+from simulate.systems import System
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of asking for labels; what an experiment compares. Shares are fractions of the pool.
+    """What an experiment compares, under the name it has there.
 
-    `shares` are the labelled shares at which the model is trained and tested, the start first.
+    `shares` are the labelled shares of the training part at which it is tested, the start first.
     An arm with the one share 1.0 is the run on all labels.
     """
 
     name: str
-    learner: LearnerConfig
+    system: System
     shares: tuple[float, ...]
 
     @property
@@ -39,134 +38,133 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Split:
-    """How the corpus is divided. The folds stay the same for every seed of the learner."""
-
-    protocol: str = "speaker-independent"
-    folds: int = 5
-    validation_share: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One run: `fold` is counted from 0; `corpus` and `fingerprint` say which recordings."""
+class Run:
+    """One run: `fold` is counted from 0. weights: of the system's backbone."""
 
     corpus: str
-    fingerprint: str
     classes: tuple[str, ...]
-    split: Split
+    protocol: Protocol
     fold: int
     arm: Arm
-
-    @property
-    def seed(self) -> int:
-        return self.arm.learner.seed
+    seed: int
+    content: Content
+    place: Place
+    weights: str = ""
 
     @property
     def title(self) -> str:
         return f"{self.arm.name}, fold {self.fold + 1}, seed {self.seed}"
 
     @property
-    def run_id(self) -> str:
-        """16 hex digits from everything but the arm's display name."""
-        identity = plain(self)
-        del identity["arm"]["name"]
-        return digest(identity)
+    def specification(self) -> dict[str, Any]:
+        """All that decides the result; how the arm and the corpus are called does not."""
+        return {
+            "content": plain(self.content),
+            "classes": list(self.classes),
+            "transductive": self.protocol.transductive,
+            "system": self.arm.system.name,
+            "values": self.arm.system.values(),
+            "shares": list(self.arm.shares),
+            "seed": self.seed,
+            "weights": self.weights,
+            "place": plain(self.place),
+        }
 
     @property
-    def tapt_id(self) -> str | None:
-        """Runs with the same value share one TAPT; None for a run without it."""
-        learner = self.arm.learner
-        if learner.tapt is None:
+    def run_id(self) -> str:
+        """16 hex digits of the specification."""
+        return digest(self.specification)
+
+    @property
+    def sibling_id(self) -> str:
+        """The same for runs that differ in nothing but the state of the code."""
+        found = self.specification
+        del found["place"]["code"]
+        return digest(found)
+
+    @property
+    def encoding_id(self) -> str:
+        """Runs with the same value share what is computed of each recording; may be empty."""
+        named = self.arm.system.encoding()
+        return digest(["encode", self.corpus, named, self.place]) if named else ""
+
+    @property
+    def preparation(self) -> Any:
+        """What decides the outcome of the system's prepare(), None without one."""
+        made = self.arm.system.preparation(self.seed)
+        if made is None:
             return None
-        part = [self.fingerprint, self.split, self.fold, learner.backbone, learner.tapt]
-        return digest(part)
+        parts = [self.arm.system.name, made, self.weights, self.content.recordings]
+        return [*parts, self.place.device, self.place.libraries]
 
 
 @dataclass(frozen=True)
 class Job:
     """A piece of work for one process, to be done after those in `needs`.
 
-    kind: "encode" (the CNN features of the corpus), "adapt" (TAPT of one fold and seed) or "run".
+    kind: "encode" (what is made of each recording by itself), "prepare" (what is learnt of a fold's
+    training recordings without labels) or "run".
     """
 
     kind: str
     id: str
-    run: RunConfig
+    run: Run
     needs: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         if self.kind == "encode":
             return "encoding the recordings"
-        if self.kind == "adapt":
+        if self.kind == "prepare":
             return f"TAPT, fold {self.run.fold + 1}, seed {self.run.seed}"
         return self.run.title
 
 
-def jobs(todo: Iterable[RunConfig]) -> list[Job]:
-    """The runs and what has to be there before: encoded recordings, and each shared TAPT once."""
+def jobs(todo: Iterable[Run]) -> list[Job]:
+    """The runs and what has to be there before: encoded recordings, and each preparation once."""
     found: dict[str, Job] = {}
     for run in todo:
-        encode = Job("encode", f"encode-{run.arm.learner.backbone}", run)
-        found.setdefault(encode.id, encode)
-        needs = [encode.id]
-        if run.tapt_id is not None:
-            found.setdefault(run.tapt_id, Job("adapt", run.tapt_id, run, (encode.id,)))
-            needs.append(run.tapt_id)
+        needs = []
+        if encoding := run.encoding_id:
+            found.setdefault(encoding, Job("encode", encoding, run))
+            needs.append(encoding)
+        if run.preparation is not None:
+            prepared = digest(["prepare", run.preparation])
+            found.setdefault(prepared, Job("prepare", prepared, run, tuple(needs)))
+            needs.append(prepared)
         found[run.run_id] = Job("run", run.run_id, run, tuple(needs))
     return list(found.values())
 
 
 def runs(
-    corpus: Corpus, split: Split, arms: Iterable[Arm], seeds: Iterable[int]
-) -> list[RunConfig]:
-    """Every arm on every fold and seed, fold by fold, so that early results are comparable."""
-    arms, mark = list(arms), fingerprint(corpus)
+    corpus: Corpus,
+    protocol: Protocol,
+    arms: Sequence[Arm],
+    seeds: Iterable[int],
+    cache: Cache,
+    device: str = "auto",
+) -> list[Run]:
+    """Every arm on every fold and seed, fold by fold, so that early results are comparable.
+
+    Raises ProtocolError for what the corpus does not allow.
+    """
+    folds = folds_of(protocol, corpus)
+    found = specification.contents(corpus, folds, cache.contents)
+    arms = [dataclasses.replace(arm, system=arm.system.resolved(device)) for arm in arms]
+    places = {arm.name: specification.place(arm.system.name, device) for arm in arms}
     return [
-        RunConfig(corpus.name, mark, tuple(corpus.classes), split, fold, seeded(arm, seed))
+        Run(
+            corpus.name,
+            tuple(corpus.classes),
+            protocol,
+            fold,
+            arm,
+            seed,
+            found[fold],
+            places[arm.name],
+            arm.system.weights(),
+        )
         for seed in seeds
-        for fold in range(split.folds)
+        for fold in range(len(folds))
         for arm in arms
     ]
-
-
-def seeded(arm: Arm, seed: int) -> Arm:
-    """The same arm with a seed for the learner and, so that it is repeated as well, for TAPT."""
-    tapt = arm.learner.tapt
-    if tapt is not None:
-        tapt = dataclasses.replace(tapt, seed=seed)
-    return dataclasses.replace(arm, learner=dataclasses.replace(arm.learner, seed=seed, tapt=tapt))
-
-
-def fingerprint(corpus: Corpus) -> str:
-    """A hash of the recordings' ids, sizes in bytes, speakers and labels, in their order."""
-    rows = [
-        [utterance.id, utterance.path.stat().st_size, utterance.speaker, label]
-        for utterance, label in zip(corpus.utterances, corpus.labels, strict=True)
-    ]
-    return digest([rows, list(corpus.classes)])
-
-
-def digest(value: Any) -> str:
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: dataclasses as objects, arrays as lists, NaN and infinity as null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return [plain(item) for item in items]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from simulate.runs.plan import plain
+from simulate.identity import plain
 
 Row = dict[str, Any]
 

@@ -1,8 +1,8 @@
-"""One piece of an experiment, done in one process: encode the recordings, adapt, or a whole run.
+"""One piece of an experiment, done in one process: encode recordings, prepare a fold, a whole run.
 
-A run is Algorithm 1 driven by the oracle: after every round the model predicts the test part, and
-the oracle, which keeps the test labels, says how well. What a run has reached is on disk after
-every round, so that a run that was killed goes on where it was.
+A run drives a system through its view of the fold; after every stage the evaluator has the test
+part predicted and says how well. What a run has reached is on disk after every stage, so that a run
+that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,177 +11,150 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from transformers.utils import logging as transformers_logging
 
-from after_model import backbone
-from after_model.active_learning import ActiveLearner
-from after_model.audio import Utterance
 from after_model.device import resolve_device
-from after_model.features import FeatureStore
-from after_model.labels import LabelSpace
-from simulate import protocols
+from simulate.cache import Cache
 from simulate.data import Corpus
-from simulate.oracle import Oracle
+from simulate.identity import plain
+from simulate.protocols import folds_of
 from simulate.runs.execution import Listener
-from simulate.runs.plan import Job, RunConfig, plain
-from simulate.runs.results import Row
+from simulate.runs.plan import Job, Run
+from simulate.runs.store import Outcome
+from simulate.systems import Context, Stage
+from simulate.task import Tested, TrainView, opened
 
-VERSIONS = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
 Point = dict[str, Any]
-"""One round's measurements, as they stand in a result row's curve."""
+"""One stage's measurements, as they stand in a result row's curve."""
 
 
 @dataclass(frozen=True)
 class Place:
     """Where and with what a process works: the same for all jobs of one command.
 
-    threads: of each process; workers: processes in all. keep_models: keep each run's models.
+    folder: of the runs at work; cache: shared by all experiments. threads: of each process;
+    workers: processes in all. keep: keep the folders of finished runs, models included.
     """
 
     corpus: Corpus
     folder: Path
+    cache: Cache
     device: str = "auto"
     threads: int = 1
     workers: int = 1
-    keep_models: bool = False
+    keep: bool = False
 
-    @property
-    def features(self) -> Path:
-        return self.folder / "features"
+    def run(self, run: Run) -> Path:
+        return self.folder / run.run_id
 
-    def tapt(self, run: RunConfig) -> Path | None:
-        return None if run.tapt_id is None else self.folder / "tapt" / run.tapt_id
+    def prepared(self, run: Run) -> Path:
+        return self.cache.folder("prepared", run.preparation)
 
-    def run(self, run: RunConfig) -> Path:
-        return self.folder / "runs" / run.run_id
+    def context(self, run: Run, folder: Path, listener: Listener) -> Context:
+        """What a system is given to work with, in a folder of its own."""
+        device = str(resolve_device(self.device))
+        return Context(
+            run.arm.shares, run.seed, folder, self.prepared(run), self.cache, device, listener.stage
+        )
 
 
-def work(job: Job, place: Place, listener: Listener) -> Row:
-    """Does the job; returns the result row of a run, an empty one for anything else."""
+def work(job: Job, place: Place, listener: Listener) -> Outcome:
+    """Does the job; returns the outcome of a run, an empty one for anything else."""
     transformers_logging.disable_progress_bar()  # the parent shows the progress
     if job.kind == "encode":
         _encode(job.run, place, listener)
         return {}
-    if job.kind == "adapt":
-        _adapt(job.run, place, listener)
+    if job.kind == "prepare":
+        _prepare(job.run, place, listener)
         return {}
     return run(job.run, place, listener)
 
 
-def run(config: RunConfig, place: Place, listener: Listener) -> Row:
-    """A whole run, or what is left of one that was interrupted; returns its result row."""
-    oracle, learner = _open(config, place, listener)
-    learner.adapt()
-    oracle.ask(learner.labelled)  # an interrupted run had asked for these before
-    points = _Points(place.run(config) / "points.jsonl")
-    unreadable = learner.store.fill(oracle.test, listener.stage)
-    lost = {error.path for error in unreadable}
-    test = [utterance for utterance in oracle.test if utterance.path not in lost]
-    while True:
-        if len(points.known) < len(learner.curve):
-            listener.point(points.add(_test(config, learner, oracle, test)))
-        if len(points.known) == len(config.arm.shares) or not _label(learner, oracle):
-            break
-        learner.train()
-    row = {
+def run(config: Run, place: Place, listener: Listener) -> Outcome:
+    """A whole run, or what is left of one that was interrupted; what the store keeps of it."""
+    folder = place.run(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # another command may want the same run
+        fold = folds_of(config.protocol, place.corpus)[config.fold]
+        view, evaluator = opened(place.corpus, fold)
+        stages = _Stages(folder / "stages.jsonl", view.classes)
+        system = config.arm.system
+        for stage in system.run(view, place.context(config, folder, listener)):
+            if stage.share not in stages.shares:
+                tested = evaluator.test(stage.predict)
+                listener.point(stages.add(stage, _point(stage, view), tested, view))
+            if len(stages.points) == len(config.arm.shares):
+                break
+        outcome = stages.outcome()
+    cost = stages.points[-1]
+    outcome |= {
+        **identity(config),
+        "minutes": cost["minutes"],
+        "tapt_minutes": cost["tapt_minutes"],
+        "labels_asked": len(view.asked),
+        "labels_validation": view.validated,
+        "machine": machine(place),
+    }
+    if not place.keep:
+        shutil.rmtree(folder / "models", ignore_errors=True)
+    return outcome
+
+
+def identity(config: Run) -> dict[str, Any]:
+    """Which run a row is of."""
+    return {
         "run_id": config.run_id,
+        "sibling_id": config.sibling_id,
         "title": config.title,
         "arm": config.arm.name,
-        "config": plain(config),
-        "curve": points.known,
-        "minutes": points.known[-1]["minutes"],
-        "tapt_minutes": learner.tapt_seconds / 60,
-        "labels_asked": oracle.asked,
-        "labels_validation": len(oracle.validation()[0]),
-        "test_recordings": len(test),
-        "skipped": [str(error) for error in (*learner.skipped, *unreadable)],
-        "machine": machine(place),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "config": {
+            **config.specification,
+            "corpus": config.corpus,
+            "protocol": plain(config.protocol),
+            "fold": config.fold,
+        },
+        "versions": dict(config.place.libraries),
     }
-    if not place.keep_models:
-        shutil.rmtree(place.run(config) / "models", ignore_errors=True)
-    return row
 
 
-def _label(learner: ActiveLearner, oracle: Oracle) -> bool:
-    """Ask and answer a round's labels, step by step; False when nothing is left to train on."""
-    while wanted := learner.ask():
-        learner.tell(oracle.ask(wanted))
-    trained = learner.curve[-1].labelled if learner.curve else 0
-    return len(learner.labelled) > trained  # also after a kill between the answers and training
-
-
-def _test(
-    config: RunConfig, learner: ActiveLearner, oracle: Oracle, test: Sequence[Utterance]
-) -> Point:
-    """Measurements of the model as it is after its last round."""
-    record = learner.curve[-1]
-    scores = oracle.evaluate([utterance.id for utterance in test], learner.predict(test).probs)
-    seconds = learner.tapt_seconds + sum(r.select_seconds + r.train_seconds for r in learner.curve)
+def _point(stage: Stage, view: TrainView) -> Point:
+    """What is known of a stage beside its test."""
+    notes = {name: value for name, value in stage.notes.items() if name != "skipped"}
     return {
-        "round": record.round,
-        "labelled": record.labelled + len(oracle.validation()[0]),  # every label that was given
-        "share": record.share,
-        "target_share": _target(config, record.labelled, round(record.labelled / record.share)),
-        **scores,
-        "validation_ua": record.validation.get("ua"),
-        "best_epoch": record.best_epoch,
-        "minutes": seconds / 60,
-        "tapt_minutes": learner.tapt_seconds / 60,
+        **notes,
+        "labelled": len(view.asked) + view.validated,  # every label that was given
+        "share": len(view.asked) / len(view.items),
+        "target_share": stage.share,
+        "minutes": stage.cost.seconds / 60,
+        "tapt_minutes": stage.cost.preparing_s / 60,
     }
 
 
-def _target(config: RunConfig, labelled: int, pool: int) -> float:
-    """The share that a round stands for: the largest that its labels reach, or the start's.
+def _encode(config: Run, place: Place, listener: Listener) -> None:
+    """What is made of each recording by itself, of the whole corpus.
 
-    A start that has to be larger than its share may reach the next ones as well.
+    Nothing of a test recording gets anywhere by that: a system's encode() learns nothing.
     """
-    shares = config.arm.shares
-    return max((s for s in shares if int(s * pool + 1e-9) <= labelled), default=shares[0])
+    folder = place.cache.folder("encoding", config.encoding_id)
+    context = place.context(config, folder, listener)
+    config.arm.system.encode(place.corpus.utterances, context)
 
 
-def _open(config: RunConfig, place: Place, listener: Listener) -> tuple[Oracle, ActiveLearner]:
-    """The run's oracle, and its learner as it was left."""
-    split = config.split
-    folds = protocols.split(
-        split.protocol, place.corpus, split.folds, split.validation_share, split.seed
-    )
-    oracle = Oracle(place.corpus, folds[config.fold])
-    learner = ActiveLearner(
-        oracle.pool,
-        LabelSpace(config.classes),
-        config.arm.learner,
-        place.run(config),
-        validation=oracle.validation() if len(oracle.validation()[0]) else None,
-        store_folder=place.features,
-        tapt_folder=place.tapt(config),
-        device=place.device,
-        progress=listener.stage,
-    )
-    return oracle, learner
-
-
-def _encode(config: RunConfig, place: Place, listener: Listener) -> None:
-    """CNN features of the whole corpus, with all the threads that the command may use.
-
-    The CNN is frozen and sees one recording at a time: nothing of the test part gets anywhere.
-    """
-    encoder = backbone.load(config.arm.learner.backbone).to(resolve_device(place.device))
-    threads = place.threads * place.workers
-    store = FeatureStore(place.features, encoder, workers=threads)
-    store.fill(place.corpus.utterances, listener.stage)
-
-
-def _adapt(config: RunConfig, place: Place, listener: Listener) -> None:
-    """TAPT of one fold and seed into the folder that its runs share, by the first of them."""
-    _open(config, place, listener)[1].adapt()
+def _prepare(config: Run, place: Place, listener: Listener) -> None:
+    """What is learnt of a fold's training recordings without a label, once for all its runs."""
+    prepared = place.prepared(config)
+    prepared.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{prepared}.lock"):
+        fold = folds_of(config.protocol, place.corpus)[config.fold]
+        view, _ = opened(place.corpus, fold)
+        context = place.context(config, prepared / "work", listener)
+        config.arm.system.prepare(view.items, context)
 
 
 def machine(place: Place) -> dict[str, str]:
@@ -207,22 +180,63 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
-class _Points:
-    """The tested rounds of a run, on disk beside its learner: the curve of its row to be."""
+@dataclass
+class _Stages:
+    """The tested stages of a run, on disk beside what its system keeps there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        content = path.read_bytes() if path.exists() else b""
+    path: Path
+    classes: tuple[str, ...]
+    known: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        content = self.path.read_bytes() if self.path.exists() else b""
         self._whole = content.rfind(b"\n") + 1
-        self.known: list[Point] = [json.loads(line) for line in content[: self._whole].splitlines()]
+        self.known = [json.loads(line) for line in content[: self._whole].splitlines()]
 
-    def add(self, point: Point) -> Point:
-        line = (json.dumps(plain(point)) + "\n").encode()
+    @property
+    def points(self) -> list[Point]:
+        return [one["point"] for one in self.known]
+
+    @property
+    def shares(self) -> set[float]:
+        return {point["target_share"] for point in self.points}
+
+    def add(self, stage: Stage, point: Point, tested: Tested, view: TrainView) -> Point:
+        """Keep a stage and what was asked for it; forced to disk before anything goes on."""
+        before = {id_ for one in self.known for id_ in one["asked"]}
+        point = {"round": len(self.known), **point, **tested.scores}
+        found = {
+            "point": point,
+            "asked": [id_ for id_ in dict.fromkeys(view.asked) if id_ not in before],
+            "ids": tested.ids,
+            "truth": [self.classes[i] for i in tested.truth],
+            "probs": tested.probs,
+            "skipped": [*stage.notes.get("skipped", ()), *tested.skipped],
+        }
+        line = (json.dumps(plain(found)) + "\n").encode()
         with open(self.path, "ab") as file:
             file.truncate(self._whole)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
         self._whole += len(line)
-        self.known.append(point)
+        self.known.append(json.loads(line))
         return point
+
+    def outcome(self) -> Outcome:
+        """Curve, predictions and selections of all the stages, as the store takes them."""
+        numbered = [
+            ({"stage": number, "share": one["point"]["target_share"]}, one)
+            for number, one in enumerate(self.known)
+        ]
+        last = self.known[-1]
+        return {
+            "curve": self.points,
+            "test_recordings": len(last["ids"]),
+            "skipped": last["skipped"],
+            "predictions": [
+                {**which, "ids": one["ids"], "truth": one["truth"], "probs": one["probs"]}
+                for which, one in numbered
+            ],
+            "selections": [{**which, "ids": one["asked"]} for which, one in numbered],
+        }

@@ -22,9 +22,9 @@ from simulate.efficiency import report, runs
 from simulate.efficiency.__main__ import arms_of, splits
 from simulate.efficiency.runs import Arm, Driven, Setting, Split, as_row, counts, run_id
 from simulate.efficiency.summary import summarise
-from simulate.efficiency.work import oracle_of
-from simulate.oracle import Oracle
+from simulate.efficiency.work import fold_of
 from simulate.protocols import Fold
+from simulate.task import opened
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
 SPLIT = Split("made-up", "0" * 16, 0, 0, 5)
@@ -72,14 +72,14 @@ def drive(tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(ActiveLearner, "store", property(lambda self: store))
         labels = tuple(hidden or [CLASSES[kind] for kind in kinds])
         whole, nobody = np.arange(SIZE), np.zeros(0, np.int64)
-        oracle = Oracle(
+        task = opened(
             Corpus.labelled("made-up", items, labels, CLASSES),
             Fold("fold-1", whole[:POOL], nobody, whole[POOL:]),
         )
         setting = Setting(**{"backbone": str(tiny_backbone), "shares": SHARES, "dense": 0.4}
                           | changes)  # fmt: skip
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        return Driven(oracle, setting, folder, tmp_path / "features", seed)
+        return Driven(task, setting, folder, tmp_path / "features", seed)
 
     return make
 
@@ -189,7 +189,7 @@ def corpus(speakers: int = 6, each: int = 6) -> Corpus:
 def test_a_split_keeps_speakers_apart_and_holds_nothing_out() -> None:
     whole = corpus()
     for split in splits(whole, 2, 3):
-        found = oracle_of(whole, split)
+        found = fold_of(whole, split)
         assert not {u.speaker for u in found.pool} & {u.speaker for u in found.test}
         assert len(found.pool) + len(found.test) == len(whole)
 

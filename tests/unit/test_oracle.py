@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulate.oracle import Evaluation, Oracle, OracleError, Question
 
 from simulate.data import Corpus, Item
-from simulate.oracle import Evaluation, Oracle, OracleError, Question
 from simulate.protocols import Fold
 
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from simulate.analysis.estimates import area, compare, corrected, estimate
+from simulate.identity import plain
 from simulate.published import TABLE_2, TABLE_7
-from simulate.runs.plan import plain
 from simulate.runs.results import Results, ResultsError, finished
 
 
