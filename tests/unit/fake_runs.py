@@ -7,26 +7,44 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simulate import data
+from after_model.active_learning import LearnerConfig
+from simulate import data, experiments
+from simulate.cache import Cache
+from simulate.command.request import Request
 from simulate.runs.execution import Event, Listener
-from simulate.runs.plan import Job, RunConfig, plain
+from simulate.runs.plan import Job, Run, runs
+from simulate.runs.running import identity
+from simulate.systems.after import After
 
 
-def point(run: RunConfig, round_: int) -> dict[str, Any]:
+def learner_of(run: Run) -> LearnerConfig:
+    """The settings of a run whose system is AFTER."""
+    assert isinstance(run.arm.system, After)
+    return run.arm.system.learner
+
+
+def planned(corpus: data.Corpus, request: Request, folder: Path) -> list[Run]:
+    """The runs that a request makes of a corpus; cache in the folder."""
+    arms = experiments.get(request.experiment).design(request.options).arms
+    cache = Cache(folder / "cache")
+    return runs(corpus, request.protocol, arms, request.seeds, cache, request.device)
+
+
+def point(run: Run, round_: int) -> dict[str, Any]:
     share = run.arm.shares[round_]
     noise = np.random.default_rng([run.fold, run.seed, round_]).normal(0, 0.01)
-    gain = 0.05 if run.arm.learner.tapt else 0.0
-    gain += 0.03 if run.arm.learner.strategy != "random" else 0.0
-    gain += 0.01 if run.arm.learner.start == "kmeans" else 0.0
+    gain = 0.05 if learner_of(run).tapt else 0.0
+    gain += 0.03 if learner_of(run).strategy != "random" else 0.0
+    gain += 0.01 if learner_of(run).start == "kmeans" else 0.0
     own = np.random.default_rng([run.fold, run.seed, round_, len(run.arm.name)]).normal(0, 0.01)
     ua = float(0.35 + gain + 0.3 * share**0.4 + noise + own)
-    minutes = 0.5 * (run.arm.learner.tapt is not None) + 1.2 * (round_ + 1)
+    minutes = 0.5 * (learner_of(run).tapt is not None) + 1.2 * (round_ + 1)
     return {
         "round": round_,
         "labelled": round(share * 300),
@@ -41,13 +59,10 @@ def point(run: RunConfig, round_: int) -> dict[str, Any]:
     }
 
 
-def row(run: RunConfig) -> dict[str, Any]:
+def row(run: Run) -> dict[str, Any]:
     curve = [point(run, round_) for round_ in range(len(run.arm.shares))]
     return {
-        "run_id": run.run_id,
-        "title": run.title,
-        "arm": run.arm.name,
-        "config": plain(run),
+        **identity(run),
         "curve": curve,
         "minutes": curve[-1]["minutes"],
         "tapt_minutes": 0.5,
@@ -72,7 +87,7 @@ def work(job: Job, place: Any, listener: Any) -> dict[str, Any]:
 
 
 def failing(job: Job, place: Any, listener: Any) -> dict[str, Any]:
-    if job.kind == "run" and job.run.fold == 0 and job.run.arm.learner.tapt is None:
+    if job.kind == "run" and job.run.fold == 0 and learner_of(job.run).tapt is None:
         raise RuntimeError("out of luck")
     return work(job, place, listener)
 
@@ -84,7 +99,7 @@ def slow(job: Job, place: Any, listener: Any) -> dict[str, Any]:
 
 
 def execute_here(
-    jobs: list[Job], work: Callable, place: Any, listen: Callable[[Event], None], **_: int
+    jobs: list[Job], work: Callable, place: Any, listen: Callable[[Event], None], **_: Any
 ) -> None:
     """Stands in for simulate.runs.execution.execute, without its processes."""
     for job in jobs:
@@ -99,16 +114,21 @@ def execute_here(
 
 
 def jobs_done(folder: Path) -> list[str]:
-    """Kind and title of the jobs that were begun below an output folder, in order."""
+    """Kind and title of the jobs that were begun below a store, in order."""
     log = folder / "work" / "jobs.txt"
     return log.read_text().splitlines() if log.exists() else []
 
 
-def tiny_corpus(folder: Path, write_wav: Callable[..., Path]) -> Path:
-    """A manifest of four speakers with four recordings of each of two classes."""
+FOUR = ("ann", "bob", "cat", "dan")
+
+
+def tiny_corpus(
+    folder: Path, write_wav: Callable[..., Path], speakers: Sequence[str] = FOUR
+) -> Path:
+    """A manifest of a few speakers with four recordings of each of two classes."""
     lines = ["path,label,speaker"]
     rng = np.random.default_rng(0)
-    for speaker in ("ann", "bob", "cat", "dan"):
+    for speaker in speakers:
         for label, pitch in (("anger", 600.0), ("sadness", 150.0)):
             for take in range(4):
                 time_s = np.arange(8_000) / 16_000

@@ -11,13 +11,16 @@ from pathlib import Path
 import fake_runs
 import pytest
 
+from after_model.active_learning import LearnerConfig
 from simulate import experiments
 from simulate.analysis import report
 from simulate.analysis.summary import Summary, findings, summarise
 from simulate.command.request import parse
 from simulate.data import Corpus
+from simulate.identity import digest
 from simulate.published import TABLE_7
 from simulate.runs import plan
+from simulate.systems.after import After
 
 Build = Callable[..., Summary]
 ROOT = Path(__file__).parent  # parse() wants a folder that exists
@@ -26,18 +29,19 @@ PAPER = ("--preset", "paper")
 
 @pytest.fixture
 def corpus(tmp_path: Path, write_wav: Callable[..., Path]) -> Corpus:
-    return fake_runs.load(fake_runs.tiny_corpus(tmp_path, write_wav))
+    speakers = [f"s{number}" for number in range(7)]
+    return fake_runs.load(fake_runs.tiny_corpus(tmp_path, write_wav, speakers))
 
 
 @pytest.fixture
-def build(corpus: Corpus) -> Build:
+def build(corpus: Corpus, tmp_path: Path) -> Build:
     """build("--seeds", "2", drop=...) -> the summary of such a command's made-up rows."""
 
     def make(*arguments: str, edit: Callable[[list, dict], None] = lambda runs, rows: None):
         request = parse(["--corpus", "emodb", "--root", str(ROOT), *PAPER, *arguments])
         experiment = experiments.get(request.experiment)
         design = experiment.design(request.options)
-        runs = plan.runs(corpus, request.split, design.arms, request.seeds)
+        runs = fake_runs.planned(corpus, request, tmp_path)
         rows = {run.run_id: fake_runs.row(run) for run in runs}
         edit(runs, rows)
         return summarise(experiment, design, runs, rows)
@@ -56,6 +60,11 @@ def setting(corpus: Corpus, **changes: object) -> report.Setting:
     return report.Setting(**(values | changes))  # type: ignore[arg-type]
 
 
+def learner(arm: plan.Arm) -> LearnerConfig:
+    assert isinstance(arm.system, After)
+    return arm.system.learner
+
+
 def arm_names(*arguments: str) -> list[str]:
     request = parse([*PAPER, *arguments])
     return [a.name for a in experiments.get(request.experiment).design(request.options).arms]
@@ -72,7 +81,7 @@ def test_the_default_preset_is_compared_with_random_selection() -> None:
     request = parse([])
     arms = experiments.get("demo").design(request.options).arms
     assert [arm.name for arm in arms] == ["AFTER", "probe, random"]
-    assert request.split.validation_share == 0.0  # labels that nobody would have given
+    assert request.protocol.validation_share == 0.0  # labels that nobody would have given
 
 
 def test_ablation_has_the_four_columns_of_table_7() -> None:
@@ -83,7 +92,7 @@ def test_ablation_has_the_four_columns_of_table_7() -> None:
 def test_ablation_starts_all_four_from_k_means() -> None:
     request = parse([*PAPER, "--experiment", "ablation"])
     arms = experiments.get("ablation").design(request.options).arms
-    assert {arm.learner.start for arm in arms} == {"kmeans"}
+    assert {learner(arm).start for arm in arms} == {"kmeans"}
 
 
 def test_strategies_pair_every_strategy_with_both_starts() -> None:
@@ -92,7 +101,7 @@ def test_strategies_pair_every_strategy_with_both_starts() -> None:
     from after_model import acquisition
 
     expected = {(name, start) for name in acquisition.names() for start in ("kmeans", "random")}
-    assert {(arm.learner.strategy, arm.learner.start) for arm in arms} == expected
+    assert {(learner(arm).strategy, learner(arm).start) for arm in arms} == expected
 
 
 def test_full_adds_one_run_on_all_labels_with_and_one_without_tapt() -> None:
@@ -102,7 +111,7 @@ def test_full_adds_one_run_on_all_labels_with_and_one_without_tapt() -> None:
 def test_no_tapt_leaves_no_arm_with_tapt() -> None:
     request = parse(["--tapt", "off", "--full"])
     arms = experiments.get("demo").design(request.options).arms
-    assert all(arm.learner.tapt is None for arm in arms)
+    assert all(learner(arm).tapt is None for arm in arms)
 
 
 @pytest.mark.parametrize("experiment", experiments.names())
@@ -114,39 +123,47 @@ def test_arms_have_names_of_their_own(experiment: str) -> None:
 # --- plans
 
 
-def planned(corpus: Corpus, *arguments: str) -> list[plan.RunConfig]:
-    request = parse(["--corpus", "emodb", "--root", str(ROOT), *PAPER, *arguments])
-    design = experiments.get(request.experiment).design(request.options)
-    return plan.runs(corpus, request.split, design.arms, request.seeds)
+Planned = Callable[..., list[plan.Run]]
 
 
-def test_run_ids_differ_by_fold_seed_arm_and_setting(corpus: Corpus) -> None:
+@pytest.fixture
+def planned(tmp_path: Path) -> Planned:
+    def make(corpus: Corpus, *arguments: str) -> list[plan.Run]:
+        request = parse(["--corpus", "emodb", "--root", str(ROOT), *PAPER, *arguments])
+        return fake_runs.planned(corpus, request, tmp_path)
+
+    return make
+
+
+def test_run_ids_differ_by_fold_seed_arm_and_setting(corpus: Corpus, planned: Planned) -> None:
     runs = planned(corpus, "--seeds", "2") + planned(corpus, "--epochs", "3")
     assert len({run.run_id for run in runs}) == len(runs) == 30 + 15
 
 
-def test_run_id_does_not_depend_on_workers_or_output(corpus: Corpus) -> None:
+def test_run_id_does_not_depend_on_workers_or_output(corpus: Corpus, planned: Planned) -> None:
     first = planned(corpus, "--workers", "1")
     second = planned(corpus, "--workers", "3", "--output", "elsewhere", "--threads", "2")
     assert [run.run_id for run in first] == [run.run_id for run in second]
 
 
-def test_run_id_changes_with_the_recordings(corpus: Corpus) -> None:
+def test_run_id_changes_with_the_recordings(corpus: Corpus, planned: Planned) -> None:
     before = planned(corpus)[0].run_id
     corpus.utterances[0].path.write_bytes(b"shorter")
     assert planned(corpus)[0].run_id != before
 
 
-def test_tapt_is_shared_by_arms_and_not_by_folds_or_seeds(corpus: Corpus) -> None:
+def test_tapt_is_shared_by_arms_and_not_by_folds_or_seeds(corpus: Corpus, planned: Planned) -> None:
     runs = planned(corpus, "--folds", "3", "--seeds", "2")
-    shared = {run.tapt_id for run in runs if run.tapt_id}
+    shared = {digest(run.preparation) for run in runs if run.preparation is not None}
     assert len(shared) == 3 * 2
 
 
-def test_every_tapt_is_one_job_before_the_runs_that_need_it(corpus: Corpus) -> None:
+def test_every_tapt_is_one_job_before_the_runs_that_need_it(
+    corpus: Corpus, planned: Planned
+) -> None:
     jobs = plan.jobs(planned(corpus, "--folds", "3"))
     kinds = [job.kind for job in jobs]
-    assert (kinds.count("encode"), kinds.count("adapt"), kinds.count("run")) == (1, 3, 9)
+    assert (kinds.count("encode"), kinds.count("prepare"), kinds.count("run")) == (1, 3, 9)
     seen: set[str] = set()
     for job in jobs:
         assert seen.issuperset(job.needs)
@@ -166,7 +183,7 @@ def test_every_arm_has_a_point_at_every_share(build: Build) -> None:
 def test_findings_claim_a_win_only_where_the_test_carries_it(build: Build) -> None:
     def level(runs: list, rows: dict) -> None:
         for run in runs:
-            noise = 0.1 if (run.fold + run.arm.learner.seed + len(run.arm.name)) % 2 else -0.1
+            noise = 0.1 if (run.fold + run.seed + len(run.arm.name)) % 2 else -0.1
             for point in rows[run.run_id]["curve"]:
                 point["ua"] = 0.5 + noise * (run.arm.name == "AFTER")
 

@@ -38,6 +38,7 @@ def command(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def call(*arguments: str, work: Callable = fake_runs.work) -> int:
         where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
+        where += ["--store", str(tmp_path)]
         small = ["--preset", "paper", "--folds", "2", "--shares", "20,50"]
         return run.main([*where, *small, *arguments], work)
 
@@ -55,16 +56,16 @@ def test_no_arguments_mean_the_demonstration() -> None:
 
 def test_the_demonstration_is_short_unless_asked_otherwise() -> None:
     short, longer = parse([]), parse(["--folds", "4", "--epochs", "9", "--rounds", "2"])
-    assert short.split.folds == DEMONSTRATION["folds"]
+    assert short.protocol.folds == DEMONSTRATION["folds"]
     assert short.options.learner.training.epochs == DEMONSTRATION["epochs"]
-    assert (longer.split.folds, longer.options.learner.training.epochs) == (4, 9)
+    assert (longer.protocol.folds, longer.options.learner.training.epochs) == (4, 9)
     assert longer.options.shares == (0.01, 0.11, 0.2)
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_a_real_corpus_has_the_presets_settings(manifest: Path, preset: str) -> None:
     request = parse(["--root", str(manifest), "--preset", preset])
-    assert request.split.folds == 5
+    assert request.protocol.folds == 5
     assert request.options.learner == LearnerConfig.preset(preset, speakers="off")
 
 
@@ -141,7 +142,7 @@ def test_what_the_corpus_rules_out_is_refused_before_anything_is_computed(
     told = capsys.readouterr().err
     assert words in told
     assert "Traceback" not in told
-    assert fake_runs.jobs_done(tmp_path / "out") == []
+    assert fake_runs.jobs_done(tmp_path) == []
 
 
 # --- what it does
@@ -162,7 +163,7 @@ def test_a_command_ends_with_what_was_found_and_where_it_lies(
 def test_rows_name_the_values_that_depend_on_the_backbone(command: Command, tmp_path: Path) -> None:
     command()
     with open(tmp_path / "out" / "results.jsonl") as lines:
-        learners = [json.loads(line)["config"]["arm"]["learner"] for line in lines]
+        learners = [json.loads(line)["config"]["values"]["learner"] for line in lines]
     tapt = next(learner["tapt"] for learner in learners if learner["tapt"])
     assert tapt["objective"] != "auto"
     assert None not in (tapt["learning_rate"], tapt["mask_share"])
@@ -170,15 +171,15 @@ def test_rows_name_the_values_that_depend_on_the_backbone(command: Command, tmp_
 
 def test_a_finished_command_given_again_computes_nothing(command: Command, tmp_path: Path) -> None:
     command()
-    before = fake_runs.jobs_done(tmp_path / "out")
+    before = fake_runs.jobs_done(tmp_path)
     assert command() == 0
-    assert fake_runs.jobs_done(tmp_path / "out") == before
+    assert fake_runs.jobs_done(tmp_path) == before
 
 
 def test_an_extended_command_computes_only_what_is_new(command: Command, tmp_path: Path) -> None:
     command()
     command("--seeds", "2")
-    runs = [line for line in fake_runs.jobs_done(tmp_path / "out") if line.startswith("run")]
+    runs = [line for line in fake_runs.jobs_done(tmp_path) if line.startswith("run")]
     assert len(runs) == len(set(runs)) == 12
 
 
@@ -207,6 +208,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
     program = tmp_path / "program.py"
     program.write_text(script)
     where = ["--root", str(manifest), "--output", str(tmp_path / "out"), "--workers", "1"]
+    where += ["--store", str(tmp_path)]
     small = ["--preset", "paper", "--folds", "2", "--shares", "20,50"]
     process = subprocess.Popen(
         [sys.executable, str(program), *where, *small],
@@ -227,9 +229,9 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
     assert "3 of 6 runs are finished" in told
     assert "python simulate/run.py --root" in told
     assert errors == ""
-    before = fake_runs.jobs_done(tmp_path / "out")
+    before = fake_runs.jobs_done(tmp_path)
     assert command() == 0
-    after = fake_runs.jobs_done(tmp_path / "out")[len(before) :]
+    after = fake_runs.jobs_done(tmp_path)[len(before) :]
     assert [line for line in after if "fold 1" in line] == []
 
 
@@ -257,16 +259,11 @@ def test_help_runs_as_a_script_from_any_folder(tmp_path: Path) -> None:
 # --- the time left
 
 
-def test_the_clock_estimates_from_what_was_timed(manifest: Path) -> None:
+def test_the_clock_estimates_from_what_was_timed(manifest: Path, tmp_path: Path) -> None:
     request = parse(
         ["--root", str(manifest), "--preset", "paper", "--shares", "20,50", "--folds", "2"]
     )
-    corpus = fake_runs.load(manifest)
-    from simulate import experiments
-    from simulate.runs import plan
-
-    design = experiments.get("demo").design(request.options)
-    todo = jobs(plan.runs(corpus, request.split, design.arms, request.seeds))
+    todo = jobs(fake_runs.planned(fake_runs.load(manifest), request, tmp_path))
     clock = Clock(todo, workers=2)
     encode, adapt = todo[0], todo[1]
     run_ = next(job for job in todo if job.kind == "run")

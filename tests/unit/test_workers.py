@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from simulate.runs.execution import Event, execute
+from simulate.runs.execution import Event, Resources, execute
 from simulate.runs.plan import Job
 
 
@@ -45,9 +45,9 @@ def job(name: str, action: str = "return", needs: tuple[str, ...] = ()) -> Job:
     return Job("run", name, Task(name, action), needs)  # type: ignore[arg-type]
 
 
-def events(jobs: list[Job], place: Path, **options: int) -> list[Event]:
+def events(jobs: list[Job], place: Path, **options: Any) -> list[Event]:
     heard: list[Event] = []
-    execute(jobs, act, place, heard.append, **options)
+    execute(jobs, act, place, heard.append, resources=Resources(**options))
     return heard
 
 

@@ -1,4 +1,4 @@
-"""The oracle: answers for the pool alone, counts what it gives, keeps test labels to itself."""
+"""A task: the view answers for the training part and counts, the evaluator keeps test labels."""
 
 from __future__ import annotations
 
