@@ -177,6 +177,7 @@ def _execute(prepared: _Prepared, work: Work) -> bool:
         job = event.job
         if event.kind == "finished" and job.kind == "run":
             prepared.store.add(event.content)
+            place.clear(job.run)
         elif event.kind == "failed" and job.kind == "run":
             prepared.store.fail({**identity(job.run), "error": event.content})
         screen.hear(event)

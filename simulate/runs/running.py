@@ -53,6 +53,12 @@ class Place:
     def run(self, run: Run) -> Path:
         return self.folder / run.run_id
 
+    def clear(self, run: Run) -> None:
+        """What a run worked with goes as soon as its outcome is kept, unless it is wanted."""
+        if not self.keep:
+            shutil.rmtree(self.run(run), ignore_errors=True)
+            Path(f"{self.run(run)}.lock").unlink(missing_ok=True)
+
     def prepared(self, run: Run) -> Path:
         return self.cache.folder("prepared", run.preparation)
 
@@ -79,8 +85,9 @@ def work(job: Job, place: Place, listener: Listener) -> Outcome:
 def run(config: Run, place: Place, listener: Listener) -> Outcome:
     """A whole run, or what is left of one that was interrupted; what the store keeps of it."""
     folder = place.run(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # another command may want the same run
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # another command may want the same run
+        folder.mkdir(exist_ok=True)
         fold = folds_of(config.protocol, place.corpus)[config.fold]
         view, evaluator = opened(place.corpus, fold)
         stages = _Stages(folder / "stages.jsonl", view.classes)
@@ -101,8 +108,6 @@ def run(config: Run, place: Place, listener: Listener) -> Outcome:
         "labels_validation": view.validated,
         "machine": machine(place),
     }
-    if not place.keep:
-        shutil.rmtree(folder / "models", ignore_errors=True)
     return outcome
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fake_runs
 import pytest
 
 from after_model.active_learning import ActiveLearner
-from simulate import experiments, protocols
+from simulate.cache import Cache
 from simulate.command.request import parse
 from simulate.data import Corpus
-from simulate.oracle import Oracle
+from simulate.protocols import Fold, folds_of
 from simulate.runs import plan
 from simulate.runs import running as runner
 from simulate.runs.execution import Listener
+from simulate.task import TrainView
 
 SHARES = ("--shares", "20,50", "--folds", "2", "--epochs", "1", "--tapt", "off")
 
@@ -37,11 +39,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return fake_runs.load(fake_runs.tiny_corpus(folder, write_wav))
 
 
-@pytest.fixture
-def config(corpus: Corpus) -> plan.RunConfig:
-    request = parse(SHARES)
-    design = experiments.get("demo").design(request.options)
-    return plan.runs(corpus, request.split, design.arms, request.seeds)[0]
+@pytest.fixture(scope="module")
+def config(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> plan.Run:
+    folder = tmp_path_factory.mktemp("contents")
+    return fake_runs.planned(corpus, parse(SHARES), folder)[0]
+
+
+def fold_of(config: plan.Run, corpus: Corpus) -> Fold:
+    return folds_of(config.protocol, corpus)[config.fold]
 
 
 def listener(point: Callable[[dict], None] = lambda point: None) -> Listener:
@@ -49,14 +54,11 @@ def listener(point: Callable[[dict], None] = lambda point: None) -> Listener:
 
 
 def place(corpus: Corpus, folder: Path) -> runner.Place:
-    return runner.Place(corpus, folder, device="cpu")
+    return runner.Place(corpus, folder / "work", Cache(folder / "cache"), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def row(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    request = parse(SHARES)
-    design = experiments.get("demo").design(request.options)
-    config = plan.runs(corpus, request.split, design.arms, request.seeds)[0]
+def row(config: plan.Run, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return runner.run(config, place(corpus, tmp_path_factory.mktemp("work")), listener())
 
 
@@ -69,9 +71,9 @@ def test_a_row_counts_the_labels_asked(row: dict) -> None:
     assert row["labels_asked"] == row["curve"][-1]["labelled"]
 
 
-def test_a_row_holds_its_whole_configuration(row: dict, config: plan.RunConfig) -> None:
-    assert row["config"] == plan.plain(config)
-    assert row["config"]["arm"]["learner"]["training"]["epochs"] == 1
+def test_a_row_holds_its_whole_configuration(row: dict, config: plan.Run) -> None:
+    assert row["config"].items() >= config.specification.items()
+    assert row["config"]["values"]["learner"]["training"]["epochs"] == 1
     assert row["run_id"] == config.run_id
 
 
@@ -85,7 +87,7 @@ def test_minutes_grow_and_tapt_left_out_takes_none(row: dict) -> None:
 def test_a_killed_run_ends_with_the_same_curve(
     moment: str,
     row: dict,
-    config: plan.RunConfig,
+    config: plan.Run,
     corpus: Corpus,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,30 +116,26 @@ def test_a_killed_run_ends_with_the_same_curve(
 
 
 def test_test_labels_are_scored_and_never_asked(
-    config: plan.RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: plan.Run, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    answer = Oracle.ask
+    answer = TrainView.ask
 
-    def watch(self: Oracle, ids: object) -> dict[str, str]:
+    def watch(self: TrainView, ids: object) -> dict:
         answers = answer(self, ids)  # type: ignore[arg-type]
         asked.extend(answers)
         return answers
 
-    monkeypatch.setattr(Oracle, "ask", watch)
+    monkeypatch.setattr(TrainView, "ask", watch)
     runner.run(config, place(corpus, tmp_path), listener())
-    split = config.split
-    folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share)
-    fold = folds[config.fold]
+    fold = fold_of(config, corpus)
     assert set(asked) <= {u.id for u in corpus.pick(fold.train)}
 
 
 def test_an_unreadable_test_recording_is_left_out_and_told(
-    config: plan.RunConfig, corpus: Corpus, tmp_path: Path
+    config: plan.Run, corpus: Corpus, tmp_path: Path
 ) -> None:
-    split = config.split
-    folds = protocols.split(split.protocol, corpus, split.folds, split.validation_share)
-    fold = folds[config.fold]
+    fold = fold_of(config, corpus)
     bad = corpus.pick(fold.test)[0].path
     content = bad.read_bytes()
     bad.write_bytes(b"no audio")
@@ -149,10 +147,11 @@ def test_an_unreadable_test_recording_is_left_out_and_told(
     assert any(bad.name in text for text in found["skipped"])
 
 
-def test_models_of_a_finished_run_go_unless_they_are_wanted(
-    config: plan.RunConfig, corpus: Corpus, tmp_path: Path
+def test_the_folder_of_a_finished_run_goes_unless_it_is_wanted(
+    config: plan.Run, corpus: Corpus, tmp_path: Path
 ) -> None:
     for keep in (False, True):
-        where = runner.Place(corpus, tmp_path / str(keep), device="cpu", keep_models=keep)
+        where = replace(place(corpus, tmp_path / str(keep)), keep=keep)
         runner.run(config, where, listener())
+        where.clear(config)
         assert (where.run(config) / "models").exists() is keep
