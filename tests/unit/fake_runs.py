@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from after_model.active_learning import LearnerConfig
 from simulate import data, experiments
@@ -139,6 +140,29 @@ def tiny_corpus(
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest
+
+
+CLASSES = ("anger", "sadness")
+PARTS = {"train": 12, "validation": 4, "test": 6}
+
+
+def tones(folder: Path, test_pitch: float = 0.0, other_labels: bool = False) -> data.Corpus:
+    """Tones of two classes. The test part's may sound otherwise, and be called otherwise."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    items, labels = [], []
+    for part, count in PARTS.items():
+        for number in range(count):
+            kind = number % 2
+            time_s = np.arange(6_400 + 320 * number) / 16_000
+            pitch = (150.0, 600.0)[kind] + 20 * number + test_pitch * (part == "test")
+            wave = 0.2 * np.sin(2 * np.pi * pitch * time_s) + rng.normal(0, 0.01, len(time_s))
+            path = folder / f"{part}-{number}.wav"
+            soundfile.write(path, wave, 16_000)
+            speaker = f"{part} speaker {number // 4}"
+            items.append(data.Item(path.stem, path, "tones", speaker, split=part))
+            labels.append(CLASSES[(kind + (other_labels and part == "test")) % 2])
+    return data.Corpus.labelled("tones", items, labels, CLASSES)
 
 
 def load(manifest: Path) -> data.Corpus:

@@ -9,14 +9,17 @@ from pathlib import Path
 import fake_runs
 import pytest
 
-from after_model.active_learning import ActiveLearner
+from after_model.active_learning import ActiveLearner, LearnerConfig
+from after_model.classifier.finetuning import TrainingConfig
+from after_model.tapt import TaptConfig
 from simulate.cache import Cache
 from simulate.command.request import parse
 from simulate.data import Corpus
-from simulate.protocols import Fold, folds_of
+from simulate.protocols import Fold, Protocol, folds_of
 from simulate.runs import plan
 from simulate.runs import running as runner
 from simulate.runs.execution import Listener
+from simulate.systems.after import After
 from simulate.task import TrainView
 
 SHARES = ("--shares", "20,50", "--folds", "2", "--epochs", "1", "--tapt", "off")
@@ -155,3 +158,49 @@ def test_the_folder_of_a_finished_run_goes_unless_it_is_wanted(
         runner.run(config, where, listener())
         where.clear(config)
         assert (where.run(config) / "models").exists() is keep
+
+
+@pytest.fixture
+def plans(tiny_backbone: Path, tmp_path: Path) -> Callable[[Corpus], list[plan.Job]]:
+    """The jobs of one fold with TAPT and fine-tuning."""
+
+    def make(corpus: Corpus) -> list[plan.Job]:
+        learner = LearnerConfig.preset("paper", backbone=str(tiny_backbone))
+        training = TrainingConfig(epochs=1)
+        learner = replace(learner, training=training, tapt=TaptConfig(epochs=1, batch_seconds=4.0))
+        arm = plan.Arm("paper", After(learner), (0.4, 0.7))
+        protocol = Protocol("official", validation_share=0.2)
+        return plan.jobs(plan.runs(corpus, protocol, [arm], [0], Cache(tmp_path / "c"), "cpu"))
+
+    return make
+
+
+def done(jobs: list[plan.Job], corpus: Corpus, folder: Path) -> tuple[list, dict[str, bytes]]:
+    """Selections, and every model by its place, of all the jobs done one after the other."""
+    where = replace(place(corpus, folder), keep=True)
+    outcome = [runner.work(job, where, listener()) for job in jobs][-1]
+    run_id = jobs[-1].run.run_id
+    weights = {
+        str(file.relative_to(folder)).replace(run_id, "run"): file.read_bytes()
+        for file in folder.rglob("*.safetensors")
+    }
+    return outcome["selections"], weights
+
+
+def test_neither_tapt_nor_learning_sees_what_is_tested(plans: Callable, tmp_path: Path) -> None:
+    same = fake_runs.tones(tmp_path / "a")
+    other = fake_runs.tones(tmp_path / "b", test_pitch=37.0, other_labels=True)
+    first = done(plans(same), same, tmp_path / "one")
+    second = done(plans(other), other, tmp_path / "two")
+    assert len(first[1]) >= 3  # what TAPT made, and two rounds' models
+    assert first == second
+
+
+def test_runs_that_differ_in_what_is_tested_alone_share_tapt_and_not_their_names(
+    plans: Callable, tmp_path: Path
+) -> None:
+    same = plans(fake_runs.tones(tmp_path / "a"))
+    other = plans(fake_runs.tones(tmp_path / "b", test_pitch=37.0))
+    assert [job.kind for job in same] == ["encode", "prepare", "run"]
+    assert same[1].id == other[1].id
+    assert same[2].id != other[2].id
