@@ -8,6 +8,7 @@ was asked for: what it had reached is on disk.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -96,7 +97,7 @@ class _Worker(Generic[J]):
     pipe: Connection
     card: str | None = None
     job: J | None = None
-    since: float = 0.0
+    since: float = math.inf  # when it began with its job: starting a process is no part of it
 
 
 def execute(
@@ -123,7 +124,7 @@ def execute(
                     if worker is None:
                         break
                     queue.take(job)
-                    worker.job, worker.since = job, time.monotonic()
+                    worker.job, worker.since = job, math.inf
                     worker.pipe.send(job)
                     listen(Event("started", job))
                 for event in _heard(staff, resources.limit_s):
@@ -206,7 +207,8 @@ def _heard(staff: list[_Worker[J]], limit_s: float | None) -> Iterator[Event[J]]
     busy = [worker for worker in staff if worker.job is not None]
     patience = None
     if limit_s is not None:
-        patience = max(0.0, min(w.since + limit_s for w in busy) - time.monotonic())
+        left = min(w.since + limit_s for w in busy) - time.monotonic()
+        patience = None if math.isinf(left) else max(0.0, left)
     pipes = wait([worker.pipe for worker in busy], patience)
     for worker in busy:
         assert worker.job is not None
@@ -218,6 +220,9 @@ def _heard(staff: list[_Worker[J]], limit_s: float | None) -> Iterator[Event[J]]
             message = f"it took more than {limit_s:g} s"
             event = Event("failed", worker.job, {"message": message, "trace": ""}, lost=True)
         else:
+            continue
+        if event.kind == "began":
+            worker.since = time.monotonic()
             continue
         if event.kind in ("finished", "failed"):
             worker.job = None
@@ -281,6 +286,7 @@ def _serve(pipe: Connection, work: Work, place: Any, card: str | None) -> None:
             job = pipe.recv()
         except EOFError:
             return
+        pipe.send(("began", None))
         listener = Listener(_seldom(pipe), lambda point: pipe.send(("point", point)))
         try:
             outcome = work(job, place, listener)

@@ -46,7 +46,7 @@ VIEWS = {
             (p->'$.ece')::double as ece, (p->'$.minutes')::double as minutes, p as point
         from (select *, unnest(cast(row->'$.curve' as json[])) as p from runs) as runs""",
     "predictions": """
-        select run_id, stage, share, item, truth, probs from read_files
+        select run_id, stage, share, item, position, truth, probs from read_files
         where kind = 'prediction'""",
     "selections": """
         select run_id, stage, share, item, position from read_files where kind = 'selection'""",

@@ -16,8 +16,10 @@ from simulate import run
 from simulate.command.cli import UsageError
 from simulate.command.console import Clock, in_words
 from simulate.command.request import DEMONSTRATION, parse
+from simulate.runs import specification
 from simulate.runs.execution import Event
 from simulate.runs.plan import jobs
+from simulate.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., int]
@@ -233,6 +235,74 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(
     assert command() == 0
     after = fake_runs.jobs_done(tmp_path)[len(before) :]
     assert [line for line in after if "fold 1" in line] == []
+
+
+def rows_of(folder: Path) -> dict[str, list]:
+    """Curves without their minutes, and everything that was predicted and asked, by run."""
+    store = Store(folder / "rows")
+    found: dict[str, list] = {
+        id_: [[{k: v for k, v in point.items() if "minutes" not in k} for point in row["curve"]]]
+        for id_, row in store.rows().items()
+    }
+    for table in ("predictions", "selections"):
+        query = f"select * from {table} order by run_id, stage, position"
+        for run_id, *rest in store.connect().execute(query).fetchall():
+            found[run_id].append(rest)
+    return found
+
+
+@pytest.mark.slow
+def test_one_worker_and_two_make_the_same_rows(
+    manifest: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    small = ["--preset", "paper", "--folds", "2", "--shares", "20,50", "--epochs", "1"]
+    small += ["--tapt-epochs", "1", "--backbone", str(tiny_backbone), "--root", str(manifest)]
+    found = []
+    for workers in ("1", "2"):
+        where = ["--store", str(tmp_path / workers), "--workers", workers]
+        assert run.main([*small, *where]) == 0
+        found.append(rows_of(tmp_path / workers))
+    assert len(found[0]) == 6
+    assert found[0] == found[1]
+
+
+def test_a_store_is_merged_by_a_command(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command()
+    other = tmp_path / "other"
+    assert run.main(["--merge", str(tmp_path / "rows"), "--store", str(other)]) == 0
+    assert "6 runs copied" in capsys.readouterr().out
+    assert Store(other / "rows").ids() == Store(tmp_path / "rows").ids()
+
+
+def test_rows_of_another_state_of_the_code_count_where_that_is_wanted(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command()
+    before = fake_runs.jobs_done(tmp_path)
+    monkeypatch.setattr(specification, "code", lambda system: "another")
+    assert command("--other-code") == 0
+    assert fake_runs.jobs_done(tmp_path) == before
+    assert "another state of the code" in (tmp_path / "out" / "report.html").read_text()
+    command()
+    assert len(fake_runs.jobs_done(tmp_path)) == 2 * len(before)
+
+
+def test_experiments_share_their_runs(command: Command, tmp_path: Path) -> None:
+    command()
+    before = len(fake_runs.jobs_done(tmp_path))
+    command("--experiment", "ablation", "--output", str(tmp_path / "elsewhere"))
+    runs = [line for line in fake_runs.jobs_done(tmp_path)[before:] if line.startswith("run")]
+    assert {line.partition(", fold")[0] for line in runs} == {"run: FT, random"}
+
+
+def test_speakers_means_make_the_protocol_transductive_and_the_page_says_so(
+    command: Command, tmp_path: Path
+) -> None:
+    assert parse(["--speakers", "auto"]).protocol.transductive
+    command("--preset", "default", "--speakers", "auto")
+    assert "used (transductive)" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_two_commands_do_not_write_into_one_folder(

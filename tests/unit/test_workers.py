@@ -34,6 +34,14 @@ def act(job: Any, place: Path, listener: Any) -> dict[str, Any]:
     if action == "sleep":
         (place / "pid").write_text(str(os.getpid()))
         time.sleep(60)
+    if action == "card":
+        time.sleep(0.2)  # so that the other worker takes the other
+        return {"card": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    if action == "stumble":  # killed the first time, and goes on where it was
+        first = place / f"{job.id} was here"
+        if not first.exists():
+            first.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     if action == "threads":
         return {"threads": os.environ["OMP_NUM_THREADS"]}
     listener.stage("training", 1, 2)
@@ -82,7 +90,7 @@ def test_a_failure_costs_that_job_and_those_that_need_it(tmp_path: Path) -> None
 
 
 def test_a_killed_worker_costs_its_job_alone(tmp_path: Path) -> None:
-    heard = events([job("a", "die"), job("b"), job("c")], tmp_path)
+    heard = events([job("a", "die"), job("b"), job("c")], tmp_path, retries=0)
     assert ends(heard) == {"a": "failed", "b": "finished", "c": "finished"}
     assert "memory" in next(e.content["message"] for e in heard if e.kind == "failed")
 
@@ -149,3 +157,32 @@ def test_workers_get_their_number_of_threads_and_this_process_keeps_its_own(
 def test_a_need_that_is_no_job_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nobody"):
         events([job("a", needs=("nobody",))], tmp_path)
+
+
+def test_a_job_whose_worker_was_killed_is_done_again(tmp_path: Path) -> None:
+    heard = events([job("a", "stumble"), job("b", needs=("a",))], tmp_path, retries=1)
+    assert [e.kind for e in heard if e.job.id == "a"][:3] == ["started", "again", "started"]
+    assert ends(heard) == {"a": "finished", "b": "finished"}
+
+
+def test_a_job_is_not_done_again_for_ever(tmp_path: Path) -> None:
+    heard = events([job("a", "die")], tmp_path, retries=2)
+    assert [e.kind for e in heard] == ["started", "again"] * 2 + ["started", "failed"]
+
+
+def test_a_job_that_raises_is_not_done_again(tmp_path: Path) -> None:
+    heard = events([job("a", "raise")], tmp_path, retries=2)
+    assert [e.kind for e in heard] == ["started", "failed"]
+
+
+def test_a_job_that_takes_too_long_is_stopped_and_others_are_not(tmp_path: Path) -> None:
+    heard = events([job("a", "sleep"), job("b")], tmp_path, retries=0, limit_s=1.5)
+    assert ends(heard) == {"a": "failed", "b": "finished"}
+    assert "more than 1.5 s" in next(e.content["message"] for e in heard if e.kind == "failed")
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_every_worker_has_a_card_of_its_own(tmp_path: Path) -> None:
+    jobs = [job(name, "card") for name in "abcd"]
+    heard = events(jobs, tmp_path, workers=2, cards=("3", "5"))
+    assert {e.content["card"] for e in heard if e.kind == "finished"} == {"3", "5"}
