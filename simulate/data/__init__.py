@@ -9,7 +9,7 @@ happiness, neutral, sadness, surprise, and those that few corpora have.
 
 from simulate.data.corpus import Corpus, Item, Release, ReleasedFold, select
 from simulate.data.errors import CorpusError, some
-from simulate.data.loading import load, names
+from simulate.data.loading import Root, load, members, names
 from simulate.data.policies import RELEASE, Annotation
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "Item",
     "Release",
     "ReleasedFold",
+    "Root",
     "load",
+    "members",
     "names",
     "select",
     "some",

@@ -17,12 +17,12 @@ from simulate.data.loaders import emodb, ravdess
 
 def touch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    path.write_bytes(b"RIFF" + bytes(60))
 
 
 @pytest.fixture
 def emodb_release(tmp_path: Path) -> Path:
-    """Empty files under the names of a whole EmoDB; loaders read names only."""
+    """Files under the names of a whole EmoDB; loaders read names only."""
     letters = {label: letter for letter, label in emodb.LETTERS.items()}
     for label, counts in emodb.COUNTS.items():
         for speaker, count in zip(emodb.SPEAKERS, counts, strict=True):
@@ -34,7 +34,7 @@ def emodb_release(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ravdess_release(tmp_path: Path) -> Path:
-    """Empty files under the names of RAVDESS speech, with one video and one song beside them."""
+    """Files under the names of RAVDESS speech, with one video and one song beside them."""
     root = tmp_path / "RAVDESS"
     for label in ravdess.CLASSES:
         for stem in ravdess._stems(label):

@@ -19,6 +19,7 @@ from simulate.data.loaders._release import (
     check_release,
     find_root,
     labelled,
+    take_empty,
     visible,
 )
 
@@ -52,6 +53,7 @@ def read(
     folder = find_root("ravdess", root, "RAVDESS's Actor_NN/03-01-*.wav files", _is_ravdess)
     actors = [entry for entry in visible(folder) if _is_actor(entry)]
     files = audio_files("ravdess", actors)
+    empty = take_empty(files)
     release = {label: _stems(label) for label in CLASSES}
     label_of = {stem: label for label, stems in release.items() for stem in stems}
     unexpected = sorted(
@@ -62,7 +64,7 @@ def read(
     )
     counts = [(label, len(release[label] & files.keys()), len(release[label])) for label in wanted]
     missing = sorted(stem for label in wanted for stem in release[label] - files.keys())
-    notes = check_release("ravdess", folder, counts, missing, unexpected, allow_partial)
+    notes = check_release("ravdess", folder, counts, missing, unexpected, empty, allow_partial)
     if all(stem in files for stem in DUPLICATES) and filecmp.cmp(
         files[DUPLICATES[0]], files[DUPLICATES[1]], shallow=False
     ):
