@@ -9,14 +9,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from simulate.data import loaders, merging
 from simulate.data.corpus import Corpus, Release, select
 from simulate.data.errors import CorpusError, some
-from simulate.data.loaders import emobox
 from simulate.data.merges import PUBLISHED, Merge
 
 Root = str | Path | Mapping[str, str | Path] | None
@@ -48,7 +46,6 @@ def load(
     root: Root = None,
     classes: Sequence[str] | None = None,
     policy: str | None = None,
-    folds: str | Path | None = None,
     **options: Any,
 ) -> Corpus:
     """The corpus of this name, with the labels of a policy.
@@ -57,9 +54,8 @@ def load(
     folder; demo: the folder to generate into, or None for the user's cache); for a merge a folder
     for each corpus by name, or one that holds them all. `classes` restricts and orders the
     classes; None takes the corpus's own default. `policy` is one of `policies.names()`; None takes
-    the labels that the release publishes, or else its raters' majority. `folds` is EmoBox's
-    data/NAME of the same corpus, whose folds the corpus gets. `options` are the loader's, for a
-    merge those that any of its loaders has. Raises `CorpusError`.
+    the labels that the release publishes, or else its raters' majority. `options` are the loader's,
+    for a merge those that any of its loaders has. Raises `CorpusError`.
     """
     parts = members(name)
     _check_options(name, parts, options)
@@ -69,13 +65,11 @@ def load(
             _read(m.corpus, _root_of(m.corpus, root), tuple(m.mapping), options)
             for m in merge.members
         ]
-        corpus = merging.merged(merge, releases, classes, policy)
-    elif len(parts) > 1:
+        return merging.merged(merge, releases, classes, policy)
+    if len(parts) > 1:
         releases = [_read(part, _root_of(part, root), None, options) for part in parts]
-        corpus = merging.merged(merging.of_list(name, releases), releases, classes, policy)
-    else:
-        corpus = select(_read(name, _root_of(name, root), classes, options), classes, policy)
-    return corpus if folds is None else _with_folds(corpus, Path(folds))
+        return merging.merged(merging.of_list(name, releases), releases, classes, policy)
+    return select(_read(name, _root_of(name, root), classes, options), classes, policy)
 
 
 def _loaders() -> list[str]:
@@ -119,10 +113,3 @@ def _root_of(name: str, root: Root) -> Path | None:
 
 def _merge(name: str) -> Merge | None:
     return next((merge for merge in PUBLISHED if merge.name == name), None)
-
-
-def _with_folds(corpus: Corpus, folder: Path) -> Corpus:
-    ids = {item.path.stem: item.id for item in corpus.items}
-    if len(ids) < len(corpus):
-        raise CorpusError(f"{corpus.name}: files of one name, so EmoBox's folds can't be matched")
-    return replace(corpus, folds=emobox.of_corpus(folder, ids))

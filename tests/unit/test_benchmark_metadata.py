@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import layouts
@@ -88,35 +87,21 @@ def test_emobox_fold_without_its_test_part_is_refused(tmp_path: Path) -> None:
         data.load("emobox", tmp_path)
 
 
-@pytest.fixture
-def two_actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """RAVDESS's own release, as if it were the four recordings of EmoBox's."""
-    monkeypatch.setattr(ravdess, "_stems", lambda label: {
-        f"03-01-{code}-01-01-01-{actor}"
-        for code in [c for c, name in ravdess.EMOTIONS.items() if name == label]
-        if code in ("04", "05")
-        for actor in ("01", "02")
-    })  # fmt: skip
-    return layouts.emobox(tmp_path) / "downloads"
+def test_ravdess_has_emoboxs_six_folds_of_four_actors(corpora: Path) -> None:
+    corpus = data.load("ravdess", corpora, ravdess.CLASSES)
+    assert [len(fold.test) for fold in corpus.folds] == [240] * 6
+    assert sorted(id_ for fold in corpus.folds for id_ in fold.test) == [i.id for i in corpus.items]
+    assert {id_[-2:] for id_ in corpus.folds[0].test} == {"01", "11", "20", "21"}
 
 
-def test_a_corpus_read_from_its_release_takes_emoboxs_folds(
-    two_actors: Path, tmp_path: Path
-) -> None:
-    corpus = data.load("ravdess", two_actors, ["anger", "sadness"], folds=tmp_path / "data/ravdess")
-    assert [f.test for f in corpus.folds] == [
-        ("03-01-05-01-01-01-01", "03-01-04-01-01-01-01"),
-        ("03-01-05-01-01-01-02", "03-01-04-01-01-01-02"),
-    ]
-    assert corpus.speakers == ("01", "02")
+def test_folds_have_the_chosen_classes_only(corpora: Path) -> None:
+    corpus = data.load("ravdess", corpora)
+    assert [len(fold.train) + len(fold.test) for fold in corpus.folds] == [672] * 6
 
 
-def test_folds_of_another_corpus_are_refused(two_actors: Path, tmp_path: Path) -> None:
-    path = tmp_path / "data/ravdess/ravdess.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    layouts.write(path, json.dumps(records[0]) + "\n")
-    with pytest.raises(CorpusError, match="EmoBox has no 03-01-04-01-01-01-01"):
-        data.load("ravdess", two_actors, ["anger", "sadness"], folds=tmp_path / "data/ravdess")
+def test_savee_has_emoboxs_four_folds_of_one_speaker(tmp_path: Path) -> None:
+    folds = data.load("savee", layouts.savee(tmp_path)).folds
+    assert [{id_[:2] for id_ in fold.test} for fold in folds] == [{"JE"}, {"KL"}, {"DC"}, {"JK"}]
 
 
 # audformat

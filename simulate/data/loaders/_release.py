@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from simulate.data.corpus import Item, Release, released
+from simulate.data.corpus import Item, Release, ReleasedFold, released
 from simulate.data.errors import CorpusError, some
 
 AUDIO_SUFFIXES = (".flac", ".wav")
@@ -28,6 +28,20 @@ def labelled(
         classes=tuple(classes),
         default=tuple(default),
         notes=tuple(notes),
+    )
+
+
+def folds_by_speaker(
+    items: Sequence[Item], tested: Sequence[Sequence[str]]
+) -> tuple[ReleasedFold, ...]:
+    """Published folds that divide by speaker; tested: the test speakers of each fold."""
+
+    def ids(speakers: Sequence[str], within: bool) -> tuple[str, ...]:
+        return tuple(item.id for item in items if (item.speaker in speakers) == within)
+
+    return tuple(
+        ReleasedFold(f"fold-{number}", train=ids(speakers, False), test=ids(speakers, True))
+        for number, speakers in enumerate(tested, start=1)
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,14 @@ def read(
         classes=known,
         default=known,
         notes=tuple(notes),
-        folds=tuple(folds(folder, {key: key for key in kept})),
+        folds=tuple(folds(folder, set(kept))),
     )
 
 
-def folds(folder: Path, items: Mapping[str, str]) -> Iterator[ReleasedFold]:
-    """The folds of `data/NAME`; items: the id of each recording by EmoBox's key.
+def folds(folder: Path, keys: Collection[str]) -> Iterator[ReleasedFold]:
+    """The folds of `data/NAME`, by EmoBox's keys.
 
-    Recordings that aren't among the items are left out. Raises `CorpusError` where there is no
+    Recordings that aren't among the keys are left out. Raises `CorpusError` where there is no
     fold, or one of the files is missing.
     """
     name = folder.name
@@ -91,26 +91,8 @@ def folds(folder: Path, items: Mapping[str, str]) -> Iterator[ReleasedFold]:
             if part == "valid" and not path.is_file():
                 parts[part] = ()
                 continue
-            parts[part] = tuple(items[key] for key, _ in _records(path) if key in items)
+            parts[part] = tuple(key for key, _ in _records(path) if key in keys)
         yield ReleasedFold(f"fold-{number}", parts["train"], parts["test"], parts["valid"])
-
-
-def of_corpus(folder: Path, ids: Mapping[str, str]) -> tuple[ReleasedFold, ...]:
-    """EmoBox's folds for a corpus that was read from its own release.
-
-    folder: `data/NAME` of EmoBox; ids: the items' ids by the name of their file without suffix.
-    Raises `CorpusError` where the files' names of the two don't agree.
-    """
-    keys = {
-        key: Path(record["wav"]).stem for key, record in _records(folder / f"{folder.name}.jsonl")
-    }
-    known = {key: ids[stem] for key, stem in keys.items() if stem in ids}
-    unknown = sorted(set(ids) - set(keys.values()))
-    if not known or unknown:
-        raise CorpusError(
-            f"{folder}: EmoBox has no {some(unknown)}; give the data/NAME of the same corpus"
-        )
-    return tuple(folds(folder, known))
 
 
 def _find(root: Path | None, dataset: str) -> Path:

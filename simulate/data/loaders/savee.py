@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from simulate.data.corpus import Item, Release, chosen_classes
@@ -16,6 +17,7 @@ from simulate.data.loaders._release import (
     audio_files,
     check_release,
     find_root,
+    folds_by_speaker,
     labelled,
     take_empty,
     visible,
@@ -32,6 +34,7 @@ CODES = {
 }
 CLASSES = tuple(CODES.values())
 SPEAKERS = ("DC", "JE", "JK", "KL")
+EMOBOX_FOLDS = tuple((speaker,) for speaker in ("JE", "KL", "DC", "JK"))  # who is tested
 SENTENCES = {code: 30 if code == "n" else 15 for code in CODES}
 NAME = re.compile(rf"({'|'.join(SPEAKERS)})_((sa|su|[adfhn])(\d\d))")
 
@@ -72,7 +75,8 @@ def read(
         for name, match in named.items()
         if name in release
     ]
-    return labelled("savee", recordings, CLASSES, CLASSES, notes)
+    found = labelled("savee", recordings, CLASSES, CLASSES, notes)
+    return replace(found, folds=folds_by_speaker(found.items, EMOBOX_FOLDS))
 
 
 def _sentences() -> list[tuple[str, int]]:
