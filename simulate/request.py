@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.tapt.config import TaptConfig
-from simulate import experiments
+from simulate import data, experiments
 from simulate.cli import UsageError, parser, percentage
 from simulate.experiments import Options
 from simulate.plan import Split
@@ -28,7 +28,7 @@ class Request:
     """What was asked for. folder: of the results."""
 
     corpus: str
-    root: Path | None
+    root: data.Root
     classes: tuple[str, ...] | None
     allow_partial: bool
     experiment: str
@@ -51,8 +51,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         _keep_it_short(chosen)
     if chosen.root is None and chosen.corpus != "demo":
         raise UsageError(f"--corpus {chosen.corpus} needs --root: where its recordings are")
-    if chosen.root is not None and not chosen.root.exists() and chosen.corpus != "demo":
-        raise UsageError(f"--root {chosen.root}: there is no such file or folder")
+    for path in _paths(chosen.root) if chosen.corpus != "demo" else ():
+        if not path.exists():
+            raise UsageError(f"--root {path}: there is no such file or folder")
     experiment = experiments.get(chosen.experiment)
     options = _options(chosen)
     return Request(
@@ -70,6 +71,13 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         folder=chosen.output or Path("runs") / f"{chosen.corpus}-{experiment.name}",
         keep_models=chosen.keep_models,
     )
+
+
+def _paths(root: data.Root) -> list[Path]:
+    """The folders that a root names."""
+    if isinstance(root, Mapping):
+        return [Path(path) for path in root.values()]
+    return [] if root is None else [Path(root)]
 
 
 def _keep_it_short(chosen: argparse.Namespace) -> None:

@@ -41,6 +41,17 @@ def members(name: str) -> tuple[str, ...]:
     return parts
 
 
+def root_of(text: str) -> Root:
+    """What a command line names as root: a path, or `emodb=PATH,ravdess=PATH` for a merge.
+
+    A path with `=` in it is a path unless a corpus's name is before it.
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    if all(sign and name.strip() in _loaders() for name, sign, _ in pairs):
+        return {name.strip(): Path(path.strip()).expanduser() for name, _, path in pairs}
+    return Path(text).expanduser()
+
+
 def load(
     name: str,
     root: Root = None,
@@ -67,8 +78,8 @@ def load(
         ]
         return merging.merged(merge, releases, classes, policy)
     if len(parts) > 1:
-        releases = [_read(part, _root_of(part, root), None, options) for part in parts]
-        return merging.merged(merging.of_list(name, releases), releases, classes, policy)
+        releases = [_read(part, _root_of(part, root), classes, options) for part in parts]
+        return merging.merged(merging.of_list(name, releases, classes), releases, classes, policy)
     return select(_read(name, _root_of(name, root), classes, options), classes, policy)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from simulate.data.corpus import Corpus, Item, Release, select
+from simulate.data.corpus import Corpus, Item, Release, chosen_classes, select
 from simulate.data.errors import CorpusError
 from simulate.data.merges import Member, Merge, same
 from simulate.data.policies import RELEASE, Annotation
@@ -42,14 +42,18 @@ def merged(
     return replace(corpus, notes=notes, tested=merge.tested)
 
 
-def of_list(name: str, releases: Sequence[Release]) -> Merge:
-    """The merge of a list such as `emodb+ravdess`: the classes that are default in all of them.
+def of_list(name: str, releases: Sequence[Release], classes: Sequence[str] | None = None) -> Merge:
+    """The merge of a list such as `emodb+ravdess`, all of which are tested.
 
-    All are tested. Raises `CorpusError` where no class is in common.
+    classes: None for those that are default in all of them. Raises `CorpusError` where that is
+    none, or where a corpus hasn't one that was asked for.
     """
-    shared = [c for c in releases[0].default if all(c in r.default for r in releases)]
+    default = releases[0].default
+    shared = classes or [c for c in default if all(c in r.default for r in releases)]
     if not shared:
-        raise CorpusError(f"{name}: no class is in all of these corpora")
+        raise CorpusError(f"{name}: no class is in all of these corpora; name some as classes")
+    for release in releases:
+        chosen_classes(release.name, release.classes, shared, shared)
     corpora = name.split("+")
     members = tuple(Member(corpus, same(*shared)) for corpus in corpora)
     return Merge(name, tuple(shared), members, tested=())

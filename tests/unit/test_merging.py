@@ -54,6 +54,16 @@ def test_list_keeps_the_classes_in_common(pair: Path) -> None:
     assert Counter(item.corpus for item in corpus.items) == {"savee": 240, "emovdb": 20}
 
 
+def test_list_with_chosen_classes(corpora: Path) -> None:
+    corpus = data.load("emodb+ravdess", corpora, ["fear", "disgust"])
+    assert corpus.counts() == {"fear": 69 + 192, "disgust": 46 + 192}
+
+
+def test_class_that_one_of_a_list_does_not_have_is_refused(pair: Path) -> None:
+    with pytest.raises(CorpusError, match="emovdb: no class fear"):
+        data.load("savee+emovdb", pair, ["fear"])
+
+
 def test_ids_speakers_and_texts_are_told_apart(pair: Path) -> None:
     item = data.load("emovdb+savee", pair).items[0]
     assert item.id == "emovdb/bea/anger/angry_1-28_0001"
@@ -63,6 +73,30 @@ def test_ids_speakers_and_texts_are_told_apart(pair: Path) -> None:
 def test_each_corpus_may_have_a_root_of_its_own(tmp_path: Path) -> None:
     roots = {"savee": layouts.savee(tmp_path / "x"), "emovdb": layouts.emovdb(tmp_path / "y")}
     assert len(data.load("savee+emovdb", roots)) == 260
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [
+        ("/a/b", Path("/a/b")),
+        ("emodb=/a,ravdess=/b", {"emodb": Path("/a"), "ravdess": Path("/b")}),
+        ("emodb=/a, ravdess=/b=c", {"emodb": Path("/a"), "ravdess": Path("/b=c")}),
+        ("/a/emodb=1", Path("/a/emodb=1")),
+        ("x=/a", Path("x=/a")),
+    ],
+)
+def test_root_of_a_command_line(text: str, root: object) -> None:
+    assert data.root_of(text) == root
+
+
+def test_what_was_found_is_described(pair: Path) -> None:
+    lines = data.described(data.load("savee+emovdb", pair))
+    assert lines[:4] == [
+        "savee+emovdb: 260 recordings",
+        "labels by the policy 'release': anger 66, disgust 66, neutral 128",
+        "speakers: 8",
+        "corpora: emovdb 20, savee 240",
+    ]
 
 
 def test_missing_root_names_the_corpus(pair: Path) -> None:
