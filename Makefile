@@ -64,7 +64,7 @@ $(VENV)/.installed: requirements.txt requirements-nodeps.txt
 	@$(BIN)/python -c "import torchaudio, label_studio_ml.model"
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed requirements-export.txt requirements-test.txt requirements-test-nodeps.txt
+$(VENV)/.installed-test: $(VENV)/.installed requirements-export.txt requirements-data.txt requirements-test.txt requirements-test-nodeps.txt
 	@$(BIN)/python $(PIP) -r requirements-test.txt
 	@$(BIN)/python $(PIP) --no-deps -r requirements-test-nodeps.txt
 	@touch $@

@@ -115,9 +115,10 @@ def _comparison(add: Add) -> None:
 
 def _recordings(add: Add) -> None:
     words = "default: demo, generated here; with --root: manifest"
-    add("--corpus", choices=data.names(), help=words)
-    words = "the corpus's folder, or the manifest"
-    add("--root", type=_path, metavar="PATH", help=words)
+    words += f". {', '.join(data.names())}, or several with + between"
+    add("--corpus", type=_corpus, metavar="NAME", help=words)
+    words = "the corpus's folder, or the manifest; NAME=PATH,NAME=PATH for several corpora"
+    add("--root", type=data.root_of, metavar="PATH", help=words)
     add("--classes", metavar="NAMES", help="only these emotions, in this order")
     words = "go on when files of a known release are missing"
     add("--allow-partial", action="store_true", help=words)
@@ -250,6 +251,14 @@ def _states(text: str) -> tuple[int, ...] | str:
         raise argparse.ArgumentTypeError(
             f"{text!r}: numbers such as 2,3, or last, or all"
         ) from None
+
+
+def _corpus(text: str) -> str:
+    try:
+        data.members(text)
+    except data.CorpusError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _path(text: str) -> Path:

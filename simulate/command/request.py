@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.tapt.config import TaptConfig
-from simulate import experiments
+from simulate import data, experiments
 from simulate.command.cli import UsageError, parser, percentage
 from simulate.experiments import Options
 from simulate.protocols import Protocol
@@ -33,7 +33,7 @@ class Request:
     """
 
     corpus: str
-    root: Path | None
+    root: data.Root
     classes: tuple[str, ...] | None
     allow_partial: bool
     experiment: str
@@ -59,8 +59,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         _keep_it_short(chosen)
     if chosen.root is None and chosen.corpus != "demo":
         raise UsageError(f"--corpus {chosen.corpus} needs --root: where its recordings are")
-    if chosen.root is not None and not chosen.root.exists() and chosen.corpus != "demo":
-        raise UsageError(f"--root {chosen.root}: there is no such file or folder")
+    for path in _paths(chosen.root) if chosen.corpus != "demo" else ():
+        if not path.exists():
+            raise UsageError(f"--root {path}: there is no such file or folder")
     experiment = experiments.get(chosen.experiment)
     options = _options(chosen)
     return Request(
@@ -99,6 +100,13 @@ def _resources(chosen: argparse.Namespace) -> Resources:
     limit_s = None if chosen.time_limit is None else 60.0 * chosen.time_limit
     cards = _names(chosen.cards) or ()
     return Resources(chosen.workers, chosen.threads, cards, limit_s, chosen.retries)
+
+
+def _paths(root: data.Root) -> list[Path]:
+    """The folders that a root names."""
+    if isinstance(root, Mapping):
+        return [Path(path) for path in root.values()]
+    return [] if root is None else [Path(root)]
 
 
 def _keep_it_short(chosen: argparse.Namespace) -> None:

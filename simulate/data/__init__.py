@@ -8,8 +8,9 @@ happiness, neutral, sadness, surprise, and those that few corpora have.
 """
 
 from simulate.data.corpus import Corpus, Item, Release, ReleasedFold, select
+from simulate.data.description import described
 from simulate.data.errors import CorpusError, some
-from simulate.data.loading import load, names
+from simulate.data.loading import Root, load, members, names, root_of
 from simulate.data.policies import RELEASE, Annotation
 
 __all__ = [
@@ -20,8 +21,12 @@ __all__ = [
     "Item",
     "Release",
     "ReleasedFold",
+    "Root",
+    "described",
     "load",
+    "members",
     "names",
+    "root_of",
     "select",
     "some",
 ]

@@ -7,7 +7,7 @@ recordings that have a label under a policy (`simulate/data/policies.py`), in th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,13 +47,19 @@ class Item:
 class ReleasedFold:
     """A division of a corpus that its release, or a benchmark, publishes; by the items' ids.
 
-    Items in none of the parts are unused in this fold.
+    Items in none of the parts are unused in this fold. Without a validation part, the protocol
+    decides on one.
     """
 
     name: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     validation: tuple[str, ...] = ()
+
+    def among(self, ids: Collection[str]) -> ReleasedFold:
+        """The fold of these items alone."""
+        parts = (self.train, self.test, self.validation)
+        return ReleasedFold(self.name, *(tuple(i for i in part if i in ids) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ def select(
         classes=wanted,
         notes=(*release.notes, *_left_out(policy, labels, wanted)),
         policy=policy,
-        folds=release.folds,
+        folds=tuple(fold.among(ids) for fold in release.folds),
     )
 
 

@@ -17,12 +17,12 @@ from simulate.data.loaders import emodb, ravdess
 
 def touch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    path.write_bytes(b"RIFF" + bytes(60))
 
 
 @pytest.fixture
 def emodb_release(tmp_path: Path) -> Path:
-    """Empty files under the names of a whole EmoDB; loaders read names only."""
+    """Files under the names of a whole EmoDB; loaders read names only."""
     letters = {label: letter for letter, label in emodb.LETTERS.items()}
     for label, counts in emodb.COUNTS.items():
         for speaker, count in zip(emodb.SPEAKERS, counts, strict=True):
@@ -34,7 +34,7 @@ def emodb_release(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ravdess_release(tmp_path: Path) -> Path:
-    """Empty files under the names of RAVDESS speech, with one video and one song beside them."""
+    """Files under the names of RAVDESS speech, with one video and one song beside them."""
     root = tmp_path / "RAVDESS"
     for label in ravdess.CLASSES:
         for stem in ravdess._stems(label):
@@ -337,6 +337,71 @@ def test_manifest_in_another_encoding_names_the_line(write_manifest: Callable) -
     manifest.write_bytes(CSV.replace("joy", "käfer").encode("latin-1"))
     with pytest.raises(CorpusError, match="line 3: not UTF-8"):
         data.load("manifest", manifest)
+
+
+RATED = """path,label,speaker,rater
+a.wav,anger,x,anna
+a.wav,anger/joy,x,ben
+b.wav,,y,anna
+b.wav,joy,y,ben
+"""
+
+
+def test_manifest_with_raters_keeps_what_each_said(write_manifest: Callable) -> None:
+    corpus = data.load("manifest", write_manifest("m.csv", RATED))
+    assert corpus.policy == "majority"
+    assert corpus.labels == ("anger", "joy")
+    assert corpus.said_by("ben") == {"a.wav": ("anger", "joy"), "b.wav": ("joy",)}
+    assert corpus.said_by("anna")["b.wav"] == ()
+
+
+def test_manifest_describes_groups_parts_and_sentences(write_manifest: Callable) -> None:
+    text = "path,label,group,split,text\na.wav,anger,g1,test,s1\nb.wav,joy,g2,train,s2\n"
+    items = data.load("manifest", write_manifest("m.csv", text)).items
+    assert [(i.group, i.split, i.text) for i in items] == [
+        ("g1", "test", "s1"),
+        ("g2", "train", "s2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.wav,joy,x,anna", "line 6, path: a.wav is line 2 again by anna"),
+        ("a.wav,joy,z,eve", "line 6, speaker: 'z', but 'x' in line 2"),
+        ("a.wav,joy,x,", "line 6, rater: empty while other lines name one"),
+    ],
+)
+def test_manifest_of_raters_that_contradicts_itself_is_refused(
+    write_manifest: Callable, line: str, message: str
+) -> None:
+    with pytest.raises(CorpusError, match=message):
+        data.load("manifest", write_manifest("m.csv", RATED + line + "\n"))
+
+
+def test_manifest_unknown_part_is_refused(write_manifest: Callable) -> None:
+    text = "path,label,split\na.wav,anger,dev\n"
+    with pytest.raises(CorpusError, match="line 2, split: 'dev'; one of train, validation, test"):
+        data.load("manifest", write_manifest("m.csv", text))
+
+
+def test_manifest_in_which_everybody_abstained_labels_nothing(write_manifest: Callable) -> None:
+    text = "path,label,rater\na.wav,,anna\n"
+    with pytest.raises(CorpusError, match="every rater abstained"):
+        data.load("manifest", write_manifest("m.csv", text))
+
+
+def test_empty_recording_is_named(emodb_release: Path) -> None:
+    (emodb_release / "wav/16a00Wa.wav").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"anger 126 of 127; .*without audio: 16a00Wa"):
+        data.load("emodb", emodb_release)
+
+
+def test_sentences_are_named_where_file_names_tell_them(
+    emodb_release: Path, ravdess_release: Path
+) -> None:
+    assert {i.text for i in data.load("ravdess", ravdess_release).items} == {"01", "02"}
+    assert data.load("emodb", emodb_release).items[0].text.startswith("a")
 
 
 def test_many_problems_are_counted(write_manifest: Callable) -> None:

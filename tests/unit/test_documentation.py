@@ -13,7 +13,10 @@ from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
 from backend.settings import Settings
+from simulate import data
 from simulate.command import cli
+from simulate.data import policies
+from simulate.data.loaders import manifest
 from simulate.efficiency import __main__ as efficiency
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +58,12 @@ def test_simulation_page_names_every_option_and_no_other() -> None:
     options = {o for p in parsers for action in p._actions for o in action.option_strings}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text("docs/simulation.md")))
     assert named | {"--help", "-h"} == options
+
+
+def test_corpora_page_names_every_corpus_policy_and_column_of_a_manifest() -> None:
+    page = text("docs/corpora.md")
+    wanted = [*data.names(), *policies.names(), *manifest.COLUMNS]
+    assert not [name for name in wanted if f"`{name}`" not in page]
 
 
 def test_method_page_names_every_strategy_start_and_field_that_the_presets_differ_in() -> None:

@@ -99,7 +99,7 @@ def test_options_reach_the_learner() -> None:
     [
         (["--corpus", "emodb"], "--root"),
         (["--corpus", "emodb", "--root", "/nowhere/at/all"], "no such file"),
-        (["--corpus", "iemocap5"], "invalid choice"),
+        (["--corpus", "iemocap5"], "no corpus 'iemocap5'"),
         (["--shares", "5,0"], "above 0"),
         (["--shares", "5,101"], "up to 100"),
         (["--shares", "20,5"], "larger than the one before"),
@@ -133,6 +133,12 @@ def test_what_can_not_be_done_is_refused_in_the_users_words(
         (["--strategies", "alps-surprisal", "--tapt", "off"], "needs TAPT"),
     ],
 )
+def test_several_corpora_may_have_a_folder_each(tmp_path: Path) -> None:
+    root = f"emodb={tmp_path},ravdess={tmp_path}"
+    request = parse(["--corpus", "emodb+ravdess", "--root", root])
+    assert request.root == {"emodb": tmp_path, "ravdess": tmp_path}
+
+
 def test_what_the_corpus_rules_out_is_refused_before_anything_is_computed(
     arguments: list[str],
     words: str,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from simulate.data.corpus import Item, Release, released
+from simulate.data.corpus import Item, Release, ReleasedFold, released
 from simulate.data.errors import CorpusError, some
 
 AUDIO_SUFFIXES = (".flac", ".wav")
+HEADER_BYTES = 44  # of a WAV file; one that is no longer holds no audio
 
 
 def labelled(
@@ -27,6 +28,20 @@ def labelled(
         classes=tuple(classes),
         default=tuple(default),
         notes=tuple(notes),
+    )
+
+
+def folds_by_speaker(
+    items: Sequence[Item], tested: Sequence[Sequence[str]]
+) -> tuple[ReleasedFold, ...]:
+    """Published folds that divide by speaker; tested: the test speakers of each fold."""
+
+    def ids(speakers: Sequence[str], within: bool) -> tuple[str, ...]:
+        return tuple(item.id for item in items if (item.speaker in speakers) == within)
+
+    return tuple(
+        ReleasedFold(f"fold-{number}", train=ids(speakers, False), test=ids(speakers, True))
+        for number, speakers in enumerate(tested, start=1)
     )
 
 
@@ -58,20 +73,33 @@ def visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def audio_files(name: str, folders: Iterable[Path]) -> dict[str, Path]:
-    """WAV and FLAC files by stem; one recording in two formats is an error, not a choice."""
+def audio_files(
+    name: str,
+    folders: Iterable[Path],
+    key: Callable[[Path], str] = lambda path: path.stem,
+    suffixes: Sequence[str] = AUDIO_SUFFIXES,
+) -> dict[str, Path]:
+    """Recordings by key, their stem by default; one recording in two files is an error."""
     found: dict[str, Path] = {}
     for folder in folders:
         for path in visible(folder):
-            if path.suffix.lower() not in AUDIO_SUFFIXES:
+            if path.suffix.lower() not in suffixes:
                 continue
-            if path.stem in found:
+            if key(path) in found:
                 raise CorpusError(
-                    f"{name}: two files for the recording {path.stem}: {found[path.stem]} and "
+                    f"{name}: two files for the recording {key(path)}: {found[key(path)]} and "
                     f"{path}; keep one of them"
                 )
-            found[path.stem] = path
+            found[key(path)] = path
     return found
+
+
+def take_empty(files: dict[str, Path]) -> list[str]:
+    """Takes files without audio out of `files`; returns their keys, sorted."""
+    empty = sorted(key for key, path in files.items() if path.stat().st_size <= HEADER_BYTES)
+    for key in empty:
+        del files[key]
+    return empty
 
 
 def check_release(
@@ -80,12 +108,14 @@ def check_release(
     counts: Sequence[tuple[str, int, int]],
     missing: Sequence[str],
     unexpected: Sequence[str],
+    empty: Sequence[str],
     allow_partial: bool,
 ) -> tuple[str, ...]:
     """Compares what was found with the release; returns the notes for `Corpus.notes`.
 
     `counts` holds (what, found, expected); `missing` and `unexpected` name files or groups of
-    files. A deviation raises `CorpusError`, or becomes a note with `allow_partial`.
+    files, `empty` those without audio, which count as not found. A deviation raises
+    `CorpusError`, or becomes a note with `allow_partial`.
     """
     found = sum(have for _, have, _ in counts)
     expected = sum(want for _, _, want in counts)
@@ -93,12 +123,13 @@ def check_release(
         raise CorpusError(f"{name}: {folder} has none of the {expected} recordings asked for")
     wrong = [f"{what} {have} of {want}" for what, have, want in counts if have != want]
     total = f"{found} of {expected} recordings"
-    if not (wrong or missing or unexpected):
+    if not (wrong or missing or unexpected or empty):
         return (f"{total}, as released",)
     parts = [f"{total} in {folder}"]
     parts += [f"counts that differ: {', '.join(wrong)}"] if wrong else []
     parts += [f"missing: {some(missing)}"] if missing else []
     parts += [f"unexpected: {some(unexpected)}"] if unexpected else []
+    parts += [f"without audio: {some(empty)}"] if empty else []
     if not allow_partial:
         raise CorpusError(
             f"{name}: not the released corpus: {'; '.join(parts)}. Complete the folder, or accept "

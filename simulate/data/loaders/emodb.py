@@ -16,6 +16,7 @@ from simulate.data.loaders._release import (
     check_release,
     find_root,
     labelled,
+    take_empty,
     visible,
 )
 
@@ -54,7 +55,9 @@ def read(
     wanted = chosen_classes("emodb", CLASSES, classes, CLASSES)
     folder = find_root("emodb", root, "EmoDB's wav/03a01Fa.wav files", _is_emodb) / "wav"
     recordings, unexpected = [], []
-    for stem, path in sorted(audio_files("emodb", [folder]).items()):
+    files = audio_files("emodb", [folder])
+    empty = take_empty(files)
+    for stem, path in files.items():
         match = NAME.fullmatch(stem)
         if match is None:
             unexpected.append(path.name)
@@ -73,7 +76,7 @@ def read(
                 missing.append(text)
             elif n > expected:
                 unexpected.append(text)
-    notes = check_release("emodb", folder, counts, missing, unexpected, allow_partial)
+    notes = check_release("emodb", folder, counts, missing, unexpected, empty, allow_partial)
     return labelled("emodb", recordings, CLASSES, CLASSES, notes)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from simulate.data.loaders._release import (
     audio_files,
     check_release,
     find_root,
+    folds_by_speaker,
     labelled,
+    take_empty,
     visible,
 )
 
@@ -37,6 +40,14 @@ PAPER_CLASSES = ("anger", "happiness", "neutral", "sadness")  # the paper's four
 ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
 ACTOR_FOLDER = re.compile(r"Actor_\d\d")
 OTHER_RECORDING = re.compile(r"(?!03-01)0[123]-0[12](-\d\d){5}")  # video or song
+EMOBOX_FOLDS = (  # test actors of each of EmoBox's folds (Ma et al. 2024)
+    ("01", "11", "20", "21"),
+    ("04", "10", "12", "14"),
+    ("08", "09", "19", "23"),
+    ("03", "05", "07", "24"),
+    ("02", "15", "16", "18"),
+    ("06", "13", "17", "22"),
+)
 DUPLICATES = ("03-01-03-01-02-01-07", "03-01-03-01-02-02-07")  # one recording, released twice
 
 
@@ -52,17 +63,18 @@ def read(
     folder = find_root("ravdess", root, "RAVDESS's Actor_NN/03-01-*.wav files", _is_ravdess)
     actors = [entry for entry in visible(folder) if _is_actor(entry)]
     files = audio_files("ravdess", actors)
-    release = {label: _stems(label) for label in CLASSES}
-    label_of = {stem: label for label, stems in release.items() for stem in stems}
+    empty = take_empty(files)
+    names = {label: _stems(label) for label in CLASSES}
+    label_of = {stem: label for label, stems in names.items() for stem in stems}
     unexpected = sorted(
         f"{files[stem].parent.name}/{files[stem].name}"
         for stem in files
         if not OTHER_RECORDING.fullmatch(stem)
         and (stem not in label_of or files[stem].parent.name != f"Actor_{stem[-2:]}")
     )
-    counts = [(label, len(release[label] & files.keys()), len(release[label])) for label in wanted]
-    missing = sorted(stem for label in wanted for stem in release[label] - files.keys())
-    notes = check_release("ravdess", folder, counts, missing, unexpected, allow_partial)
+    counts = [(label, len(names[label] & files.keys()), len(names[label])) for label in wanted]
+    missing = sorted(stem for label in wanted for stem in names[label] - files.keys())
+    notes = check_release("ravdess", folder, counts, missing, unexpected, empty, allow_partial)
     if all(stem in files for stem in DUPLICATES) and filecmp.cmp(
         files[DUPLICATES[0]], files[DUPLICATES[1]], shallow=False
     ):
@@ -72,7 +84,8 @@ def read(
         for stem, path in files.items()
         if stem in label_of
     ]
-    return labelled("ravdess", recordings, CLASSES, PAPER_CLASSES, notes)
+    release = labelled("ravdess", recordings, CLASSES, PAPER_CLASSES, notes)
+    return replace(release, folds=folds_by_speaker(release.items, EMOBOX_FOLDS))
 
 
 def _stems(label: str) -> set[str]:
