@@ -183,10 +183,8 @@ def _execute(prepared: _Prepared, work: Work) -> bool:
         screen.hear(event)
 
     engine = execute
-    if request.engine == "ray":
-        from simulate.runs import ray_engine  # an optional requirement
-
-        engine = ray_engine.execute
+    if request.engine == "ray":  # an optional requirement
+        from simulate.runs.ray_engine import execute as engine
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with screen.shown():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     for path in _paths(chosen.root) if chosen.corpus != "demo" else ():
         if not path.exists():
             raise UsageError(f"--root {path}: there is no such file or folder")
+    if chosen.engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray: pip install -r requirements-ray.txt")
     experiment = experiments.get(chosen.experiment)
     options = _options(chosen)
     return Request(
