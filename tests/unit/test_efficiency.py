@@ -112,12 +112,12 @@ def test_a_run_asks_for_what_the_product_asks_for(
         step_size=round(0.05 * POOL),
     )  # fmt: skip
     learner = ActiveLearner(
-        driven.oracle.pool, LabelSpace(CLASSES), config, tmp_path / "product", device="cpu"
+        driven.view.items, LabelSpace(CLASSES), config, tmp_path / "product", device="cpu"
     )
     learner.adapt()
     while (wanted := learner.ask()) or learner.stale:
         while wanted:
-            learner.tell(driven.oracle.ask(wanted))
+            learner.tell(driven.view.ask(wanted))
             wanted = learner.ask()
         learner.train()
     assert list(driven.learner.labelled) == list(learner.labelled)
@@ -190,8 +190,9 @@ def test_a_split_keeps_speakers_apart_and_holds_nothing_out() -> None:
     whole = corpus()
     for split in splits(whole, 2, 3):
         found = fold_of(whole, split)
-        assert not {u.speaker for u in found.pool} & {u.speaker for u in found.test}
-        assert len(found.pool) + len(found.test) == len(whole)
+        parts = [{whole.items[i].speaker for i in part} for part in (found.train, found.test)]
+        assert not parts[0] & parts[1]
+        assert len(found.train) + len(found.test) == len(whole)
 
 
 def rows_of(drive: Drive, arms: list[Arm], known: range) -> list[dict]:
