@@ -14,9 +14,9 @@ from typing import Any
 import jinja2
 
 from simulate.analysis import plots, tables
+from simulate.analysis.published import SETTING
 from simulate.analysis.summary import ECE, Summary, findings
 from simulate.identity import plain
-from simulate.published import SETTING
 
 SHOWN = ("ua", "wa", *ECE, "minutes")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simulate.analysis.estimates import Comparison
+from simulate.analysis.published import SETTING, everything, printed, systems
 from simulate.analysis.summary import (
     ECE,
     METRICS,
@@ -21,7 +22,6 @@ from simulate.analysis.summary import (
     verdict,
 )
 from simulate.identity import plain
-from simulate.published import SETTING, PublishedTable
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,31 @@ def curve_table(summary: Summary, metric: str) -> CurveTable:
     return CurveTable(METRICS[metric], tuple(map(percent, summary.shares)), tuple(rows))
 
 
-def published_rows(summary: Summary, table: PublishedTable) -> PublishedRows | None:
-    """The paper's UA next to the measured one, at the paper's shares; None without a match."""
+def published_rows(summary: Summary, table: int, metric: str = "ua") -> PublishedRows | None:
+    """The paper's numbers next to the measured ones, at the paper's shares; None without a match.
+
+    Systems meet by their names. A table that prints several data is shown by its first.
+    """
+    numbers = printed(table, metric)
+    numbers = [row for row in numbers if row.data == numbers[0].data and row.share is not None]
+    shares = sorted({row.share for row in numbers if row.share is not None})
     rows: list[tuple[str, str, tuple[str, ...]]] = []
-    shares = sorted({share for curve in table.curves for share in curve.shares})
-    for curve in table.curves:
-        points = [summary.point(curve.method, share) for share in shares]
+    for system in systems(table):
+        points = [summary.point(system, share) for share in shares]
         if not any(points):
             continue
-        printed = [curve.at(share) for share in shares]
-        measured = [spread(p.metrics["ua"]) if p else "" for p in points]
-        rows.append(
-            (curve.method, "the paper", tuple("" if v is None else f"{v:.3f}" for v in printed))
-        )
-        rows.append((curve.method, "measured here", tuple(measured)))
+        found = {row.share: row for row in numbers if row.system == system}
+        texts = tuple(f"{found[s].value:.3f}" if s in found else "" for s in shares)
+        measured = tuple(spread(p.metrics[metric]) if p else "" for p in points)
+        protocol = next(iter(found.values())).protocol
+        rows.append((system, f"the paper ({numbers[0].data}; {protocol})", texts))
+        rows.append((system, "measured here", measured))
     if not rows:
         return None
-    return PublishedRows(table.source, table.remarks, tuple(map(percent, shares)), tuple(rows))
+    shown = {row[0] for row in rows}
+    remarks = [row.remark for row in everything() if row.table == table and row.system in shown]
+    remarks = list(dict.fromkeys(filter(None, remarks)))
+    return PublishedRows(f"Table {table}", tuple(remarks), tuple(map(percent, shares)), tuple(rows))
 
 
 def comparison_record(found: Comparison, metric: str, share: float | None) -> dict[str, str]:

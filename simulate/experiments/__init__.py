@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from after_model.active_learning import LearnerConfig
 from after_model.tapt import TaptConfig
-from simulate.published import PublishedTable
 from simulate.runs.plan import Arm
 from simulate.systems.after import After
 
@@ -59,13 +58,16 @@ class Design:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`paper` says what of the paper it repeats; `design` makes the arms from the options."""
+    """`paper` says what of the paper it repeats; `design` makes the arms from the options.
+
+    published: numbers of the paper's tables that it stands next to.
+    """
 
     name: str
     title: str
     paper: str
     design: Callable[[Options], Design]
-    published: tuple[PublishedTable, ...] = field(default=())
+    published: tuple[int, ...] = ()
 
 
 def names() -> list[str]:

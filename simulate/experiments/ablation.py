@@ -13,7 +13,6 @@ from simulate.experiments import (
     arm,
     full_arms,
 )
-from simulate.published import TABLE_2, TABLE_7
 
 SHARES = (0.01, 0.10, 0.20, 0.30, 0.40, 0.60, 0.80, 1.0)
 
@@ -42,5 +41,5 @@ EXPERIMENT = Experiment(
     "What TAPT and active learning each contribute",
     "Table 7: FT and TAPT + FT on random and on entropy samples, the same k-means start.",
     design,
-    (TABLE_7, TABLE_2),
+    (7, 2),
 )

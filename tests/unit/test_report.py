@@ -14,11 +14,11 @@ import pytest
 from after_model.active_learning import LearnerConfig
 from simulate import experiments
 from simulate.analysis import report
+from simulate.analysis.published import systems
 from simulate.analysis.summary import Summary, findings, summarise
 from simulate.command.request import parse
 from simulate.data import Corpus
 from simulate.identity import digest
-from simulate.published import TABLE_7
 from simulate.runs import plan
 from simulate.systems.after import After
 
@@ -86,7 +86,7 @@ def test_the_default_preset_is_compared_with_random_selection() -> None:
 
 def test_ablation_has_the_four_columns_of_table_7() -> None:
     names = arm_names("--experiment", "ablation")
-    assert sorted(names) == sorted(curve.method for curve in TABLE_7.curves)
+    assert sorted(names) == sorted(systems(7))
 
 
 def test_ablation_starts_all_four_from_k_means() -> None:

@@ -12,7 +12,6 @@ from scipy import stats
 
 from simulate.analysis.estimates import area, compare, corrected, estimate
 from simulate.identity import plain
-from simulate.published import TABLE_2, TABLE_7
 from simulate.runs.results import Results, ResultsError, finished
 
 
@@ -149,20 +148,3 @@ def test_area_is_the_mean_height_of_the_curve() -> None:
     assert area([0.0, 0.1, 0.2], [0.5, 0.5, 0.5]) == pytest.approx(0.5)
     assert area([0.0, 0.2, 0.4], [0.0, 1.0, 1.0]) == pytest.approx(0.75)
     assert area([0.2], [0.6]) == 0.6
-
-
-def test_published_tables_agree_with_each_other() -> None:
-    two, seven = TABLE_2.curve("AFTER"), TABLE_7.curve("AFTER")
-    assert two is not None
-    assert seven is not None
-    for share in two.shares:
-        assert two.at(share) == seven.at(share)
-        assert two.at(share, "wa") == seven.at(share, "wa")
-    assert seven.at(0.30) == pytest.approx(0.7820)
-    assert two.at(0.30) is None
-
-
-def test_the_papers_time_saving_is_its_own_ratio() -> None:
-    curve = TABLE_2.curve("AFTER")
-    assert curve is not None
-    assert 1 - curve.at(0.2, "minutes") / curve.at(1.0, "minutes") == pytest.approx(0.79, abs=0.001)
