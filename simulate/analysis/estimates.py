@@ -1,22 +1,24 @@
 """What repeated runs say: means with intervals, and paired comparisons of two arms.
 
-The repetitions are folds and seeds. Folds share training data, so intervals and p-values that treat
-them as independent are somewhat too narrow; a report that shows them has to say so.
+The repetitions are folds and seeds. Seeds of one fold are tested on the same recordings: they are
+averaged first, and the folds count. Folds share training data: comparisons are corrected for it
+(statistics.resampled); the intervals of single means are not, and are somewhat too narrow.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
+from simulate.analysis.statistics import holm, not_worse, resampled
+
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
-LEAST_PAIRS = 3  # two differences that happen to agree would pass for evidence
+LEAST_PAIRS = 3  # folds: two differences that happen to agree would pass for evidence
 Repetition = tuple[int, int]
 """(fold, seed): what pairs the runs of two arms."""
 
@@ -37,22 +39,25 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`arm` minus `baseline` over matching repetitions, with two paired tests.
+    """`arm` minus `baseline` over the folds that both have, with a corrected resampled t-test.
 
-    Tests are None with fewer than three pairs. `p_holm` is `p_t` corrected for all the comparisons
-    of the same kind in one experiment (Holm 1979).
+    p_t is None with fewer than three folds; `p_holm` is p_t corrected for all the comparisons of
+    one claim (Holm 1979). smallest: the difference that would have been found with a power of 80 %,
+    before that correction. margin: None, or by how much the arm may be worse: then the p-values are
+    those of the claim that it is not worse than that.
     """
 
     arm: str
     baseline: str
     difference: Estimate
     p_t: float | None = None
-    p_wilcoxon: float | None = None
     p_holm: float | None = None
+    smallest: float | None = None
+    margin: float | None = None
 
     @property
     def reliable(self) -> bool:
-        """Whether the difference survives the correction at the 5 % level."""
+        """Whether the claim survives the correction at the 5 % level."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
 
@@ -69,47 +74,46 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(len(sample), mean, sd, mean - half, mean + half)
 
 
+def by_fold(values: Mapping[Repetition, float]) -> dict[int, float]:
+    """The mean over the seeds of each fold."""
+    folds: dict[int, list[float]] = {}
+    for (fold, _), value in sorted(values.items()):
+        folds.setdefault(fold, []).append(value)
+    return {fold: float(np.mean(found)) for fold, found in folds.items()}
+
+
 def compare(
     names: tuple[str, str],
     arm: Mapping[Repetition, float],
     baseline: Mapping[Repetition, float],
+    test_share: float,
+    margin: float | None = None,
 ) -> Comparison | None:
-    """Paired t-test and Wilcoxon's signed-rank test of `arm` against `baseline`.
+    """`arm` against `baseline` on the repetitions that both have; None where there are none.
 
-    Only repetitions that both have count; None where there are none. Equal values throughout are
-    no evidence of a difference: p = 1.
+    test_share: recordings tested by recordings to learn from, of a fold. Equal values throughout
+    are no evidence of a difference: p = 1.
     """
-    pairs = sorted(arm.keys() & baseline.keys())
+    pairs = arm.keys() & baseline.keys()
     if not pairs:
         return None
-    differences = np.array([arm[pair] - baseline[pair] for pair in pairs])
-    found = Comparison(*names, estimate(differences.tolist()))
-    if len(pairs) < LEAST_PAIRS:
-        return found
-    spread = float(np.ptp(differences))
-    if spread < 1e-12:
-        p_t = 1.0 if abs(float(differences[0])) < 1e-12 else 0.0
-    else:
-        p_t = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    if not differences.any():
-        return replace(found, p_t=p_t, p_wilcoxon=1.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few pairs or ties: SciPy says so, the report as well
-        p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
-    return replace(found, p_t=p_t, p_wilcoxon=p_wilcoxon)
+    differences = list(by_fold({pair: arm[pair] - baseline[pair] for pair in pairs}).values())
+    if len(differences) < LEAST_PAIRS:
+        return Comparison(*names, estimate(differences), margin=margin)
+    found = resampled(differences, test_share)
+    spread = float(np.std(differences, ddof=1))
+    difference = Estimate(found.splits, found.mean, spread, found.low, found.high)
+    p = found.p if margin is None else not_worse(differences, test_share, margin)
+    return Comparison(*names, difference, p, smallest=found.smallest, margin=margin)
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons with `p_holm`: those without a test stay as they are."""
-    tested = sorted(
-        (i for i, c in enumerate(comparisons) if c.p_t is not None),
-        key=lambda i: comparisons[i].p_t or 0.0,
-    )
-    result, largest = list(comparisons), 0.0
-    for rank, index in enumerate(tested):
-        raw = comparisons[index].p_t or 0.0
-        largest = max(largest, min(1.0, raw * (len(tested) - rank)))
-        result[index] = replace(comparisons[index], p_holm=largest)
+    tested = [i for i, comparison in enumerate(comparisons) if comparison.p_t is not None]
+    result = list(comparisons)
+    raw = [comparisons[i].p_t or 0.0 for i in tested]
+    for i, p in zip(tested, holm(raw).tolist(), strict=True):
+        result[i] = replace(comparisons[i], p_holm=p)
     return result
 
 

@@ -82,7 +82,6 @@ def render(summary: Summary, setting: Setting, pictures: list[tuple[str, Path]])
             _curve(tables.curve_table(summary, metric)) for metric in ("ua", "wa", *ECE, "minutes")
         ],
         comparisons=_comparisons(summary),
-        smallest_wilcoxon=_smallest_wilcoxon(summary),
         published=_published(summary),
         setting=SETTING,
         facts=_facts(summary, setting),
@@ -119,14 +118,6 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
         for table in beside
         if table is not None
     ]
-
-
-def _smallest_wilcoxon(summary: Summary) -> dict[str, str] | None:
-    """The least p that a two-sided signed-rank test of so few pairs can give, where it matters."""
-    pairs = min((c.difference.n for c in summary.compared("ua", summary.headline_share)), default=0)
-    if not 3 <= pairs <= 6:
-        return None
-    return {"pairs": str(pairs), "p": f"{2 / 2**pairs:.3f}"}
 
 
 def _repetitions(summary: Summary) -> str:

@@ -27,7 +27,8 @@ class Resampled:
     """The mean of J splits' values with its corrected 95 % interval.
 
     p: two-sided, that the mean is 0. smallest: the mean that would have been found with a
-    probability of 80 % at the 5 % level, uncorrected for other tests.
+    probability of 80 % at the 5 % level, uncorrected for other tests. Equal values have no spread
+    to test by: then p is a sign test's, 2 / 2^J for J that are not 0.
     """
 
     splits: int
@@ -51,7 +52,8 @@ def resampled(values: Sequence[float] | np.ndarray, test_share: float) -> Resamp
         raise ValueError(f"test_share: expected a number from 0, got {test_share}")
     mean, deviation = float(sample.mean()), float(sample.std(ddof=1))
     if deviation <= 1e-12 * max(1.0, abs(mean)):  # equal to rounding: no spread to test by
-        return Resampled(len(sample), mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, 0.0)
+        p = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - len(sample))
+        return Resampled(len(sample), mean, mean, mean, p, 0.0)
     error = math.sqrt(1 / len(sample) + test_share) * deviation
     freedom = len(sample) - 1
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
@@ -59,6 +61,18 @@ def resampled(values: Sequence[float] | np.ndarray, test_share: float) -> Resamp
     return Resampled(
         len(sample), mean, mean - half, mean + half, p, smallest_difference(error, freedom)
     )
+
+
+def not_worse(values: Sequence[float] | np.ndarray, test_share: float, margin: float) -> float:
+    """One-sided p that the mean of paired differences [J] is -margin or less: non-inferiority.
+
+    By the same corrected test; equal values above -margin have a sign test's p, 1 / 2^J.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin: expected a number above 0, got {margin}")
+    sample = np.asarray(values, dtype=float) + margin
+    found = resampled(sample, test_share)
+    return found.p / 2 if found.mean > 0 else 1 - found.p / 2
 
 
 def smallest_difference(error: float, freedom: int, power: float = POWER) -> float:

@@ -18,11 +18,12 @@ from simulate.analysis.estimates import (
     Estimate,
     Repetition,
     area,
+    by_fold,
     compare,
     corrected,
     estimate,
 )
-from simulate.experiments import Design, Experiment
+from simulate.experiments import HEADLINE_SHARE, Contrast, Design, Experiment
 from simulate.runs.plan import Run
 from simulate.runs.store import Row, finished
 
@@ -41,7 +42,6 @@ ECE = tuple(metric for metric in METRICS if metric.startswith("ece"))
 COMPARED = ("ua", "wa")
 FEW = 4  # comparisons that are told one by one
 POOLED = -1  # in the place of a fold: all of them
-HEADLINE_SHARE = 0.20  # the share at which the paper states its results
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,15 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Contrasted:
+    """What came of a contrast of the design, in one metric."""
+
+    metric: str
+    contrast: Contrast
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a set of rows says about an experiment; arms in the experiment's order."""
 
@@ -74,6 +83,7 @@ class Summary:
     failures: tuple[Row, ...]
     points: tuple[Point, ...]
     comparisons: tuple[Compared, ...]
+    contrasts: tuple[Contrasted, ...] = ()
 
     def curve(self, arm: str) -> list[Point]:
         """The points of one arm by rising share."""
@@ -154,27 +164,53 @@ def summarise(
         tuple(done),
         tuple(failures),
         tuple(points),
-        tuple(_comparisons(design, values)),
+        tuple(_comparisons(design, values, test_share(runs))),
+        tuple(_contrasts(design, values, test_share(runs))),
     )
 
 
+def test_share(runs: Sequence[Run]) -> float:
+    """Recordings tested by recordings to learn from, on average over the folds."""
+    sizes = {run.fold: run.content.sizes for run in runs}
+    return float(np.mean([test / train for train, _, test, _ in sizes.values()])) if sizes else 0.0
+
+
 def _point(arm: str, share: float, values: dict[str, dict[Repetition, float]]) -> Point:
-    found = {name: estimate(list(by_run.values())) for name, by_run in values.items()}
+    found = {name: estimate(list(by_fold(by_run).values())) for name, by_run in values.items()}
     return Point(arm, share, found.pop("labelled").mean, found)
 
 
-def _comparisons(design: Design, values: Values) -> list[Compared]:
+def _comparisons(design: Design, values: Values, share_tested: float) -> list[Compared]:
+    """Each metric at each share is a claim: its comparisons are one family."""
     shares = sorted({share for arm in design.arms for share in arm.shares})
     found: list[Compared] = []
     for metric in COMPARED:
         for share in (*shares, None):
             family = []
             for first, second in design.comparisons:
-                pair = [_by_run(values[name], metric, share) for name in (first, second)]
-                comparison = compare((first, second), *pair)
+                ours, theirs = (_by_run(values[name], metric, share) for name in (first, second))
+                comparison = compare((first, second), ours, theirs, share_tested)
                 if comparison is not None:
                     family.append(comparison)
             found += [Compared(metric, share, comparison) for comparison in corrected(family)]
+    return found
+
+
+def _contrasts(design: Design, values: Values, share_tested: float) -> list[Contrasted]:
+    """Contrasts of one metric are one family."""
+    found: list[Contrasted] = []
+    for metric in COMPARED:
+        known, family = [], []
+        for contrast in design.contrasts:
+            cells = (contrast.cell, contrast.baseline)
+            ours, theirs = (_by_run(values[cell.arm], metric, cell.share) for cell in cells)
+            names = (cells[0].title, cells[1].title)
+            comparison = compare(names, ours, theirs, share_tested, contrast.margin)
+            if comparison is not None:
+                known.append(contrast)
+                family.append(comparison)
+        pairs = zip(known, corrected(family), strict=True)
+        found += [Contrasted(metric, contrast, comparison) for contrast, comparison in pairs]
     return found
 
 
@@ -219,9 +255,13 @@ def findings(summary: Summary) -> list[str]:
         sentences = [f"{name} reaches UA {ua} {labels}." for name, ua in reached.items()]
     full = [summary.point(arm.name, 1.0) for arm in summary.design.arms if arm.full]
     sentences += [f"{p.arm}: UA {spread(p.metrics['ua'])}." for p in full if p is not None]
+    sentences += [equality(one.comparison) for one in summary.contrasts if one.metric == "ua"]
     tests = sum(found.p_holm is not None for found in comparisons)
     if tests > 1:
-        sentences.append(f"p-values are paired t-tests, corrected for {tests} comparisons (Holm).")
+        sentences.append(
+            f"p-values are of t-tests over folds, corrected for what folds share (Nadeau and "
+            f"Bengio) and for {tests} comparisons (Holm)."
+        )
     return sentences
 
 
@@ -239,14 +279,24 @@ def verdict(found: Comparison) -> str:
     return "better" if found.difference.mean > 0 else "worse"
 
 
+def equality(found: Comparison) -> str:
+    """Whether an arm is shown to be no worse than another, by its margin."""
+    shown = "is not shown to be" if not found.reliable else "is"
+    if found.p_holm is None:
+        shown = "can't be shown by so few folds to be"
+    margin = f" by more than {found.margin:g}" if found.margin is not None else ""
+    return f"{found.arm} {shown} no worse{margin} than {found.baseline} ({evidence(found)})."
+
+
 def evidence(found: Comparison) -> str:
-    """`paired difference +0.03, 95 % CI -0.01 to +0.07, p = 0.12, 10 pairs`."""
+    """`paired difference +0.03, 95 % CI -0.01 to +0.07, p = 0.12, 5 folds, 0.02 could be found`."""
     difference = found.difference
     if difference.low is None or found.p_holm is None:
         return f"difference {difference.mean:+.3f}"
     return (
         f"paired difference {difference.mean:+.3f}, 95 % CI {difference.low:+.3f} to "
-        f"{difference.high:+.3f}, {p_value(found.p_holm)}, {difference.n} pairs"
+        f"{difference.high:+.3f}, {p_value(found.p_holm)}, {difference.n} folds; "
+        f"{found.smallest:.3f} could have been found"
     )
 
 

@@ -113,6 +113,9 @@ def published_rows(summary: Summary, table: int, metric: str = "ua") -> Publishe
     return PublishedRows(f"Table {table}", tuple(remarks), tuple(map(percent, shares)), tuple(rows))
 
 
+CONTRASTED = ("metric", "arm", "baseline", "difference", "interval", "folds", "holm", "detectable")
+
+
 def comparison_record(found: Comparison, metric: str, share: float | None) -> dict[str, str]:
     """One comparison in words and rounded numbers; empty where there is no test."""
     difference = found.difference
@@ -130,10 +133,10 @@ def comparison_record(found: Comparison, metric: str, share: float | None) -> di
         "baseline": found.baseline,
         "difference": f"{difference.mean:+.3f}",
         "interval": interval,
-        "pairs": str(difference.n),
+        "folds": str(difference.n),
         "p": p(found.p_t),
         "holm": p(found.p_holm),
-        "wilcoxon": p(found.p_wilcoxon),
+        "detectable": "" if found.smallest is None else f"{found.smallest:.3f}",
         "verdict": verdict(found),
     }
 
@@ -190,6 +193,11 @@ def markdown(summary: Summary) -> str:
     if records:
         lines += ["## Paired comparisons", ""]
         lines += [*_table(tuple(records[0]), [tuple(r.values()) for r in records]), ""]
+    contrasts = [comparison_record(c.comparison, c.metric, 0) for c in summary.contrasts]
+    if contrasts:
+        lines += ["## Is it as good with fewer labels?", ""]
+        rows = [tuple(r[name] for name in CONTRASTED) for r in contrasts]
+        lines += [*_table(CONTRASTED, rows), ""]
     for published in summary.experiment.published:
         beside = published_rows(summary, published)
         if beside is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from after_model.active_learning import LearnerConfig
 from after_model.tapt import TaptConfig
@@ -48,12 +48,45 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A number of a table: what an arm, by its name, reaches at a share of labels.
+
+    data and protocol: those of the command where they are empty.
+    """
+
+    arm: str
+    share: float
+    data: str = ""
+    protocol: str = ""
+
+    @property
+    def title(self) -> str:
+        labels = "" if self.share == 1 else f" with {self.share * 100:.3g} % of the labels"
+        where = "".join(f", {word}" for word in (self.data, self.protocol) if word)
+        return f"{self.arm}{labels}{where}"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A cell against another, which may be at another share. margin: by how much, in the metric, it
+    may be worse and still count as good; None for whether they differ."""
+
+    cell: Cell
+    baseline: Cell
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
 class Design:
-    """An experiment with the user's options filled in."""
+    """An experiment with the user's options filled in.
+
+    comparisons: (arm, baseline) by name, at every share that both have.
+    """
 
     arms: tuple[Arm, ...]
-    comparisons: tuple[tuple[str, str], ...]  # (arm, baseline) by name
+    comparisons: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
+    contrasts: tuple[Contrast, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +141,22 @@ def model_name(options: Options, *, tapt: bool) -> str:
     """What learns: the paper's FT is fine-tuning."""
     learner = {"never": "probe", "competes": "probe or FT", "always": "FT"}
     return f"{'TAPT + ' if tapt else ''}{learner[options.learner.fine_tuning]}"
+
+
+HEADLINE_SHARE = 0.20  # the share at which the paper states its results
+MARGIN = 0.02
+"""Of UA and WA: with so much less, fewer labels still count as as good as all of them."""
+
+
+def as_good_as_all(arms: Sequence[Arm]) -> tuple[Contrast, ...]:
+    """AFTER at 20 % (or its largest share below all) against the same model on all labels."""
+    full = next((arm for arm in arms if arm.full), None)
+    ours = next((arm for arm in arms if arm.name == "AFTER"), None)
+    if full is None or ours is None:
+        return ()
+    below = [share for share in ours.shares if share < 1]
+    share = HEADLINE_SHARE if HEADLINE_SHARE in below else max(below, default=1.0)
+    return (Contrast(Cell(ours.name, share), Cell(full.name, 1.0), MARGIN),)
 
 
 def full_arms(options: Options, *, tapt: bool, no_tapt: bool) -> list[Arm]:

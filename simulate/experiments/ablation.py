@@ -11,6 +11,7 @@ from simulate.experiments import (
     Options,
     Panel,
     arm,
+    as_good_as_all,
     full_arms,
 )
 
@@ -29,10 +30,12 @@ def design(options: Options) -> Design:
     asked = [key for key in cells if key[1] != "random"]
     comparisons = [(cells[tapt, s].name, cells[tapt, "random"].name) for tapt, s in asked]
     comparisons += [(c.name, cells[False, s].name) for (tapt, s), c in cells.items() if tapt]
+    runs = (*cells.values(), *full_arms(options, tapt=True, no_tapt=True))
     return Design(
-        (*cells.values(), *full_arms(options, tapt=True, no_tapt=True)),
+        runs,
         tuple(comparisons),
         (Panel("", tuple(cell.name for cell in cells.values())),),
+        as_good_as_all(runs),
     )
 
 

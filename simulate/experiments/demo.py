@@ -12,6 +12,7 @@ from simulate.experiments import (
     Options,
     Panel,
     arm,
+    as_good_as_all,
     full_arms,
 )
 
@@ -31,10 +32,12 @@ def design(options: Options) -> Design:
     if tapt:
         arms.append(arm(options, SHARES, strategies[0], start, tapt=False))
         comparisons.append((arms[0].name, arms[-1].name))
+    runs = (*arms, *full_arms(options, tapt=True, no_tapt=True))
     return Design(
-        (*arms, *full_arms(options, tapt=True, no_tapt=True)),
+        runs,
         tuple(comparisons),
         (Panel("", tuple(a.name for a in arms)),),
+        as_good_as_all(runs),
     )
 
 

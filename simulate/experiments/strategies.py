@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulate.experiments import Design, Experiment, Options, Panel, arm, full_arms
+from simulate.experiments import Design, Experiment, Options, Panel, arm, as_good_as_all, full_arms
 
 SHARES = (0.01, 0.05, 0.10, 0.15, 0.20)
 STRATEGIES = ("entropy", "least-confidence", "margin", "alps", "batchbald", "random")
@@ -40,10 +40,12 @@ def design(options: Options) -> Design:
     overview = Panel(
         f"all strategies, {starts[0]} start", tuple(cells[s, starts[0]].name for s in strategies)
     )
+    runs = (*cells.values(), *full_arms(options, tapt=tapt, no_tapt=not tapt))
     return Design(
-        (*cells.values(), *full_arms(options, tapt=tapt, no_tapt=not tapt)),
+        runs,
         (*against_random, *against_start),
         (overview, *panels),
+        as_good_as_all(runs),
     )
 
 

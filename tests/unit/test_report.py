@@ -260,6 +260,18 @@ def page(build: Build, corpus: Corpus, tmp_path: Path) -> Path:
     return report.write(build("--full"), setting(corpus), tmp_path / "out")
 
 
+def test_fewer_labels_are_held_against_all_of_them(build: Build) -> None:
+    summary = build("--full", "--shares", "5,20")
+    (ua,) = (one for one in summary.contrasts if one.metric == "ua")
+    assert ua.contrast.cell.share == 0.2
+    assert ua.contrast.baseline.share == 1.0
+    assert ua.comparison.arm == "AFTER with 20 % of the labels"
+    assert ua.comparison.baseline == "TAPT + FT, all labels"
+    assert ua.comparison.margin == 0.02
+    assert any("no worse by more than 0.02 than TAPT + FT, all labels" in s
+               for s in findings(summary))  # fmt: skip
+
+
 def test_page_needs_nothing_else(page: Path) -> None:
     html = page.read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", html)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulate.analysis.estimates import area, compare, corrected, estimate
+from simulate.analysis.estimates import Comparison, area, compare, corrected, estimate
+from simulate.analysis.statistics import not_worse
 from simulate.identity import plain
 from simulate.runs.results import Results, ResultsError, finished
 
@@ -98,47 +99,84 @@ def test_estimate_refuses_what_is_no_number(values: list[float]) -> None:
         estimate(values)
 
 
-def test_compare_pairs_by_fold_and_seed() -> None:
+TEST_SHARE = 0.25  # of five folds
+
+
+def folds(*values: float, seeds: int = 1) -> dict[tuple[int, int], float]:
+    return {(i, seed): value for i, value in enumerate(values) for seed in range(seeds)}
+
+
+def compared(arm: dict, baseline: dict, margin: float | None = None) -> Comparison:
+    found = compare(("a", "b"), arm, baseline, TEST_SHARE, margin)
+    assert found is not None
+    return found
+
+
+def test_compare_pairs_by_fold_and_seed_and_corrects_for_shared_recordings() -> None:
     arm = {(0, 0): 0.7, (1, 0): 0.6, (2, 0): 0.9, (9, 9): 0.1}
     baseline = {(2, 0): 0.8, (1, 0): 0.55, (0, 0): 0.5, (8, 8): 0.9}
-    found = compare(("a", "b"), arm, baseline)
-    assert found is not None
-    reference = stats.ttest_rel([0.7, 0.6, 0.9], [0.5, 0.55, 0.8])
-    assert found.p_t == pytest.approx(reference.pvalue)
+    found = compared(arm, baseline)
+    differences = np.array([0.2, 0.05, 0.1])
+    error = np.sqrt(1 / 3 + TEST_SHARE) * differences.std(ddof=1)
+    assert found.p_t == pytest.approx(2 * stats.t.sf(differences.mean() / error, 2))
     assert found.difference.n == 3
 
 
-def test_wilcoxon_is_scipys() -> None:
+def test_seeds_of_a_fold_are_one_value_and_no_evidence_of_their_own() -> None:
     rng = np.random.default_rng(0)
-    first, second = rng.random(12), rng.random(12)
-    arm = {(i, 0): float(x) for i, x in enumerate(first)}
-    found = compare(("a", "b"), arm, {(i, 0): float(x) for i, x in enumerate(second)})
-    assert found is not None
-    assert found.p_wilcoxon == pytest.approx(stats.wilcoxon(first, second).pvalue)
+    arm, baseline = rng.random(5).tolist(), rng.random(5).tolist()
+    once = compared(folds(*arm), folds(*baseline))
+    often = compared(folds(*arm, seeds=9), folds(*baseline, seeds=9))
+    assert (often.difference.n, often.p_t) == (5, pytest.approx(once.p_t))
 
 
 def test_equal_results_are_no_evidence() -> None:
-    same = {(i, 0): 0.5 for i in range(5)}
-    found = compare(("a", "b"), same, same)
-    assert found is not None
-    assert (found.p_t, found.p_wilcoxon) == (1.0, 1.0)
+    same = folds(*[0.5] * 5)
+    assert compared(same, same).p_t == 1.0
 
 
-def test_two_pairs_are_too_few_for_a_test() -> None:
-    found = compare(("a", "b"), {(0, 0): 0.7, (1, 0): 0.7001}, {(0, 0): 0.5, (1, 0): 0.5})
-    assert found is not None
-    assert found.p_t is None
+def test_three_equal_differences_are_not_beyond_doubt() -> None:
+    found = compared(folds(0.6, 0.7, 0.8), folds(0.5, 0.6, 0.7))
+    assert found.p_t == pytest.approx(0.25)  # that three signs agree
+    assert not corrected([found])[0].reliable
+
+
+def test_two_folds_are_too_few_for_a_test_whatever_the_seeds() -> None:
+    assert compared(folds(0.7, 0.7001, seeds=5), folds(0.5, 0.5, seeds=5)).p_t is None
 
 
 def test_nothing_in_common_is_no_comparison() -> None:
-    assert compare(("a", "b"), {(0, 0): 0.5}, {(1, 0): 0.5}) is None
+    assert compare(("a", "b"), {(0, 0): 0.5}, {(1, 0): 0.5}, TEST_SHARE) is None
+
+
+def test_what_could_have_been_found_grows_with_the_spread() -> None:
+    calm = compared(folds(0.60, 0.61, 0.59), folds(0.5, 0.5, 0.5))
+    wild = compared(folds(0.70, 0.61, 0.49), folds(0.5, 0.5, 0.5))
+    assert calm.smallest is not None
+    assert wild.smallest is not None
+    assert 0 < calm.smallest < wild.smallest
+
+
+def test_a_small_loss_is_shown_to_be_within_the_margin_and_a_large_one_is_not() -> None:
+    noise = np.array([0.001, -0.001, 0.002, -0.002, 0.0])
+    baseline = folds(*[0.8] * 5)
+    near = compared(folds(*(0.795 + noise)), baseline, margin=0.02)
+    far = compared(folds(*(0.775 + noise)), baseline, margin=0.02)
+    assert corrected([near])[0].reliable
+    assert far.p_t is not None
+    assert far.p_t > 0.95
+
+
+def test_no_worse_is_one_sided_and_shifted_by_the_margin() -> None:
+    differences = np.array([-0.01, 0.0, 0.005, -0.02])
+    error = np.sqrt(1 / 4 + TEST_SHARE) * differences.std(ddof=1)
+    expected = stats.t.sf((differences.mean() + 0.03) / error, 3)
+    assert not_worse(differences, TEST_SHARE, 0.03) == pytest.approx(expected)
 
 
 def test_holm_correction_multiplies_and_never_decreases() -> None:
-    def comparison(p: float):
-        found = compare(("a", "b"), {(0, 0): 1.0}, {(0, 0): 0.0})
-        assert found is not None
-        return type(found)("a", "b", found.difference, p_t=p)
+    def comparison(p: float) -> Comparison:
+        return Comparison("a", "b", estimate([1.0]), p_t=p)
 
     found = corrected([comparison(0.03), comparison(0.01), comparison(0.04)])
     assert [c.p_holm for c in found] == pytest.approx([0.06, 0.03, 0.06])
