@@ -122,6 +122,12 @@ def test_what_can_not_be_done_is_refused_in_the_users_words(
         parse(arguments)
 
 
+def test_several_corpora_may_have_a_folder_each(tmp_path: Path) -> None:
+    root = f"emodb={tmp_path},ravdess={tmp_path}"
+    request = parse(["--corpus", "emodb+ravdess", "--root", root])
+    assert request.root == {"emodb": tmp_path, "ravdess": tmp_path}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -133,12 +139,6 @@ def test_what_can_not_be_done_is_refused_in_the_users_words(
         (["--strategies", "alps-surprisal", "--tapt", "off"], "needs TAPT"),
     ],
 )
-def test_several_corpora_may_have_a_folder_each(tmp_path: Path) -> None:
-    root = f"emodb={tmp_path},ravdess={tmp_path}"
-    request = parse(["--corpus", "emodb+ravdess", "--root", root])
-    assert request.root == {"emodb": tmp_path, "ravdess": tmp_path}
-
-
 def test_what_the_corpus_rules_out_is_refused_before_anything_is_computed(
     arguments: list[str],
     words: str,
