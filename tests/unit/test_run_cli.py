@@ -75,6 +75,12 @@ def test_a_root_alone_is_a_manifest(manifest: Path) -> None:
     assert parse(["--root", str(manifest)]).corpus == "manifest"
 
 
+def test_several_corpora_may_have_a_folder_each(tmp_path: Path) -> None:
+    root = f"emodb={tmp_path},ravdess={tmp_path}"
+    request = parse(["--corpus", "emodb+ravdess", "--root", root])
+    assert request.root == {"emodb": tmp_path, "ravdess": tmp_path}
+
+
 def test_shares_are_percents() -> None:
     assert parse(["--shares", "1, 5,20%"]).options.shares == (0.01, 0.05, 0.2)
 
