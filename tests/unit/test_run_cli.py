@@ -128,12 +128,6 @@ def test_what_can_not_be_done_is_refused_in_the_users_words(
         parse(arguments)
 
 
-def test_several_corpora_may_have_a_folder_each(tmp_path: Path) -> None:
-    root = f"emodb={tmp_path},ravdess={tmp_path}"
-    request = parse(["--corpus", "emodb+ravdess", "--root", root])
-    assert request.root == {"emodb": tmp_path, "ravdess": tmp_path}
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
