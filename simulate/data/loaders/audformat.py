@@ -1,7 +1,7 @@
 """A database in audformat (audeering): a folder with `db.yaml`, tables, and audio files.
 
 Read are whole files of one table. A column whose scheme lists labels is one rater's, or the
-release's where it is the only one. What `python -m backend export --audformat` writes is such a
+release's where it is the only one. What `python -m backend export` writes is such a
 database: the votes of a question's annotators are in the table beside it, `QUESTION.votes`.
 """
 
