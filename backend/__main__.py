@@ -88,7 +88,7 @@ def _worker(settings: Settings, options: argparse.Namespace) -> int:
         problem = health.problem(settings)
         print(problem or "the worker is well")
         return 1 if problem else 0
-    from backend.worker.watching import run_worker
+    from backend.worker.process import run_worker
 
     run_worker(settings)
     return 0

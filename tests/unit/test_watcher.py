@@ -16,8 +16,9 @@ from backend.label_studio import labeling
 from backend.label_studio.predictions import LabelStudioFailing, LabelStudioUnavailable
 from backend.store.projects import Projects
 from backend.worker import queueing, watching
+from backend.worker.deciding import Truth, needed
 from backend.worker.intake import Intake
-from backend.worker.watching import Truth, Watcher, needed
+from backend.worker.watching import Watcher
 
 
 @pytest.fixture
