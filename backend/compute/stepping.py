@@ -43,7 +43,9 @@ from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.stepping")
 
+NICE = 5  # a Label Studio on the same machine, for which people wait, comes first
 OPEN_PROJECTS = 4
+QUALITY_SHARE = 0.05  # of the time goes into judging the model; it is judged anew that seldom
 STEPS = "steps"  # in a learner's folder: what steps ask for, apart from what rounds learnt
 
 
@@ -64,7 +66,18 @@ class Open:
         skipped = [set(skipped_by(learner)) for learner in self.learners.values()]
         self.unreadable = set.intersection(*skipped) if skipped else set()
         self.all = np.array(sorted(self.tasks), np.int64)
+        self._judged: dict[str, tuple[float, dict[str, Any]]] = {}  # when again, and what it was
         self.others = np.random.default_rng(settings.seed).permutation(len(self.all))
+
+    def quality(self, name: str) -> dict[str, Any]:
+        """How good a learner's model is; not necessarily the last one's (QUALITY_SHARE)."""
+        began = time.monotonic()
+        due, found = self._judged.get(name, (began, {}))
+        if began >= due:
+            found = asdict(self.learners[name].quality())
+            ended = time.monotonic()
+            self._judged[name] = ended + (ended - began) / QUALITY_SHARE, found
+        return found
 
 
 class Stepper:
@@ -108,7 +121,7 @@ class Stepper:
             audits[name] = learner.audits
             if learner.learnt:
                 probs[name] = _probs(opened, learner)
-                quality[name] = asdict(learner.quality())
+                quality[name] = opened.quality(name)
         said = PoolScores(request["version"], opened.all, probs)
         scores.write(folder.path, said)
         confidence = said.confidence()
@@ -188,6 +201,7 @@ def _open_ones(tasks: Sequence[int], finished: set[int]) -> list[int]:
 
 def main() -> int:
     """Answers until standard input closes."""
+    os.nice(NICE)
     settings = settings_module.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(message)s")
     if settings.compute_threads:

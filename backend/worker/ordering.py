@@ -29,6 +29,8 @@ log = logging.getLogger("after.steps")
 FEWEST, MOST = 64, 500  # tasks of a window
 MEMORY_S = 300.0  # a window lasts for twice what was labelled in this time
 CLEAR_AT_ONCE = 10  # tasks; Label Studio's annotators wait 9 ms a prediction
+QUIET_S = 5.0  # without a label: they listen, and wait for nothing
+MOST_STALE = 5000  # tasks that wait for a quiet moment; with more, none is waited for
 IDLE_S = 30.0  # without a label: time to tidy up for good
 
 
@@ -61,6 +63,11 @@ class Order:
     def size(self, settings: Settings) -> int:
         """Tasks of a window: more where more is labelled."""
         return settings.window or min(MOST, max(FEWEST, 2 * len(self.times)))
+
+    def may_clear(self, now_s: float) -> bool:
+        """Whether some of what is stale should go now."""
+        quiet = now_s - self.last_change > QUIET_S or len(self.stale) > MOST_STALE
+        return bool(self.stale) and not self.foreign and quiet
 
     def due(self, settings: Settings, follows: str, step: int, left: int, now_s: float) -> bool:
         """Whether another window is wanted; left: of the window's tasks, those still open."""
@@ -108,7 +115,7 @@ class Orderer:
         more = len(intake.finished) + len(order.window) < len(intake.tasks)
         if order.due(self.settings, mark, step, left if more else len(order.window), now_s):
             self._push(client, project, folder, intake, order, mark)
-        elif order.stale and not order.foreign and folder.read(BESIDE, None) is None:
+        elif order.may_clear(now_s) and folder.read(BESIDE, None) is None:
             part = sorted(order.stale)[:CLEAR_AT_ONCE]
             client.clear(project.id, part)
             order.stale -= set(part)

@@ -10,7 +10,7 @@ from backend.label_studio.predictions import LabelStudio
 from backend.store import scores
 from backend.store.projects import FOLLOWS, ORDER, POOL, Projects
 from backend.worker.intake import Intake
-from backend.worker.ordering import FEWEST, MOST, Order, Orderer, follows
+from backend.worker.ordering import FEWEST, MOST, QUIET_S, Order, Orderer, follows
 from tests.unit.test_intake import CONTROLS
 
 STEPS = "steps 1"
@@ -135,6 +135,8 @@ def test_windows_follow_labels_and_leave_nothing_behind(settings):
     assert client.pushed[1:] == [("after-s00002-n0002", [2, 3, 4, 5])]
     assert not state.changed
     advance(1.1)
+    assert client.cleared == []  # somebody labels: deleting would hold them up
+    advance(1.0 + QUIET_S + 0.1)
     assert client.cleared == [0, 1]
     assert folder.read(ORDER, {})["version"] == "after-s00002-n0002"
 
