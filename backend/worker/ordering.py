@@ -31,7 +31,7 @@ MEMORY_S = 300.0  # a window lasts for twice what was labelled in this time
 CLEAR_AT_ONCE = 10  # tasks; Label Studio's annotators wait 9 ms a prediction
 QUIET_S = 5.0  # without a label: they listen, and wait for nothing
 MOST_STALE = 5000  # tasks that wait for a quiet moment; with more, none is waited for
-IDLE_S = 30.0  # without a label: time to tidy up for good
+IDLE_S, IDLE_TASK_S = 10.0, 0.001  # without a label, and a task of the project: time to tidy up
 
 
 @dataclass
@@ -69,6 +69,11 @@ class Order:
         quiet = now_s - self.last_change > QUIET_S or len(self.stale) > MOST_STALE
         return bool(self.stale) and not self.foreign and quiet
 
+    def idle(self, tasks: int, now_s: float) -> bool:
+        """Whether to tidy up a project of so many tasks: what it reads grows with them."""
+        quiet_s = now_s - self.last_change
+        return bool(self.version) and not self.tidy and quiet_s > max(IDLE_S, IDLE_TASK_S * tasks)
+
     def due(self, settings: Settings, follows: str, step: int, left: int, now_s: float) -> bool:
         """Whether another window is wanted; left: of the window's tasks, those still open."""
         if follows != self.follows or left * 2 < len(self.window):
@@ -95,7 +100,7 @@ class Orderer:
         self.settings = settings
         self.warm = warm
         # Where every round fine-tunes, its scores are the order: features alone make none.
-        self._steps = settings.learner_config().fine_tuning != "always"
+        self.steps = settings.learner_config().fine_tuning != "always"
 
     def advance(
         self,
@@ -108,7 +113,7 @@ class Orderer:
     ) -> None:
         """Push a window if one is due, else clear a little of what windows before left."""
         mark = follows(folder)
-        if not mark or (mark.startswith("steps") and not self._steps):
+        if not mark or (mark.startswith("steps") and not self.steps):
             return
         left = len(order.window - intake.finished - {int(task) for task in order.changed})
         step = self.settings.step_size or max((len(c.labels) for c in intake.controls), default=1)

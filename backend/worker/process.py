@@ -59,7 +59,7 @@ def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> 
     )
     watcher = Watcher(settings, jobs.projects, jobs, name)
     log.info("worker=%s ready projects=%d", name, len(projects.all()))
-    watcher.warm.warm_up()
+    watcher.warm_up()
     ready()
     looked = -1e9
     while not stop.wait(settings.poll_s):

@@ -26,7 +26,7 @@ from backend.store.history import said
 from backend.store.projects import POOL, SPEAKERS, Project, ProjectFolder, Projects
 from backend.worker.deciding import Known, Truth, different, fair, needed
 from backend.worker.intake import Changes, Intake
-from backend.worker.ordering import IDLE_S, Order, Orderer
+from backend.worker.ordering import Order, Orderer
 from backend.worker.queueing import enqueue
 from backend.worker.warm import WarmProcess
 from backend.worker.workflows import Jobs
@@ -110,6 +110,11 @@ class Watcher:
             if not away or isinstance(error, LabelStudioFailing):
                 _tell(project, folder, said(error))
 
+    def warm_up(self) -> None:
+        """Have the first step find its process ready, where steps are what orders come from."""
+        if self._orderer.steps:
+            self.warm.warm_up()
+
     def close(self) -> None:
         self.warm.close()
 
@@ -149,8 +154,7 @@ class Watcher:
         if state.undecided and now_s >= state.decide_at and not _holding(folder, project):
             state.decide_at = now_s + DECIDE_S
             state.undecided = not self._decide(project, folder, state, now_s)
-        quiet = now_s - state.order.last_change > IDLE_S
-        if quiet and state.order.version and not state.order.tidy:
+        if state.order.idle(len(state.intake.tasks), now_s):
             self._orderer.tidy_up(
                 client, project.id, state.order,
                 lambda: self.projects.get(project.id).events != project.events,
