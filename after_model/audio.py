@@ -71,6 +71,10 @@ class AudioError(ValueError):
         return f"{self.path}: {self.reason}" + (f". {self.fix}" if self.fix else "")
 
 
+class TooLong(AudioError):
+    """A recording that would have to be cut."""
+
+
 @dataclass(frozen=True)
 class AudioLimits:
     """What a recording may be; checked from the header, and again while decoding."""
@@ -275,7 +279,7 @@ def _check_length(path: Path, frames: int, sound: soundfile.SoundFile, limits: A
             path, f"lasts {duration_s:.3f} s, less than {limits.min_duration_s:g} s", "Remove it"
         )
     if duration_s > limits.max_duration_s:
-        raise AudioError(
+        raise TooLong(
             path,
             f"lasts {duration_s:.1f} s, more than {limits.max_duration_s:g} s",
             "Cut it into utterances: python -m after_model cut",

@@ -29,6 +29,9 @@ examples
     python -m backend connect --url http://label-studio.example.org --project 7
     python -m backend doctor --project 7
 
+  cut what is longer than AFTER_MAX_AUDIO_S at pauses, into tasks of their own:
+    python -m backend cut 7
+
   see how it goes; go back to an older model; stop what is being done:
     python -m backend status 7
     python -m backend rollback 7 after-r03-n0060
@@ -98,7 +101,7 @@ def _run(settings: Settings, options: argparse.Namespace) -> int:
     return quickstart.run(settings, options)
 
 
-def _connect(settings: Settings, options: argparse.Namespace) -> None:
+def _connect(settings: Settings, options: argparse.Namespace) -> int:
     url = options.url or settings.label_studio_url
     if not url:
         raise SettingsError("--url is missing: Label Studio's address, or set LABEL_STUDIO_URL")
@@ -112,6 +115,23 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
         settings, url.rstrip("/"), key, options.project, options.backend_url, wishes
     )
     print(connected)
+    if options.cut:
+        return _cut(settings, options)
+    print(
+        f"recordings of more than {settings.max_audio_s:g} s are left out; "
+        f"python -m backend cut {options.project} makes utterances of them"
+    )
+    return 0
+
+
+def _cut(settings: Settings, options: argparse.Namespace) -> int:
+    from backend.cli import cut
+
+    report = cut.run(settings, options.project)
+    for reason in report.wrong:
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"project {options.project}: {report}")
+    return 1 if report.wrong else 0
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
@@ -242,6 +262,11 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     if project["advice"]:
         word = "stop" if project["advice"]["stop"] else "go on"
         lines.append(f"   advice    {word}: {project['advice']['reason']}")
+    if project["too_long"]:
+        lines.append(
+            f"   too long  {project['too_long']} recordings; python -m backend cut {project['id']} "
+            "makes utterances of them"
+        )
     if project["skipped_count"]:
         lines.append(
             f"   skipped   {project['skipped_count']} clips, for example task "
@@ -321,6 +346,12 @@ def _parser() -> argparse.ArgumentParser:
         "--backend-url", help="this backend's address as Label Studio sees it (AFTER_URL)"
     )
     people.add_arguments(command)
+    command.add_argument(
+        "--cut", action="store_true", help="and do what `python -m backend cut` does"
+    )
+
+    command = add("cut", _cut, "make utterances of recordings above the length limit, each a task")
+    command.add_argument("project", type=_number, metavar="PROJECT")
 
     command = add("doctor", _doctor, "test everything that has to be right, and say what isn't")
     command.add_argument("--project", type=_number, metavar="ID")

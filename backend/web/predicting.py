@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.settings import Settings
-from backend.store import scores
+from backend.store import cuts, scores
 from backend.store.projects import ORDER, Project, ProjectFolder
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Scorer:
             classifier, store = self._load(folder, learner, model)
             scores = score(classifier, store, [Utterance("clip", clip)], device="cpu")
             for error in scores.skipped:
-                raise Unusable(f"{error.reason}. {error.fix}".removesuffix(". "))
+                raise Unusable(cuts.why(error))
             return [round(float(p), 6) for p in scores.probs[0]]
         finally:
             self._lock.release()

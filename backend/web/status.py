@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backend.settings import Settings
-from backend.store import scores
+from backend.store import cuts, scores
 from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
 from backend.web.quality import asked, pace, quality, time_left
@@ -90,7 +90,10 @@ def project_status(
     tasks = reader.checked("tasks", folder.task_count, 0)
     plan = reader.mapping("plan.json")
     unusable = reader.checked("tasks", folder.unusable, {})
-    skipped = _skipped(unusable, reader.mapping("skipped.json"))
+    reasons = {str(key): reason for key, reason in unusable.items()}
+    reasons |= {key: str(reason) for key, reason in reader.mapping("skipped.json").items()}
+    cut = reader.mapping(cuts.DOCUMENT)
+    skipped = _skipped(reasons, cut)
     errors = reader.entries("errors", folder.errors)
     running = _running(reader.mapping("progress.json"), now_s)
     serving = serving_version(folder)
@@ -127,6 +130,7 @@ def project_status(
         "shows_guess": project.shows_guess(settings),
         "skipped": skipped[:MAX_SKIPPED],
         "skipped_count": len(skipped),
+        "too_long": len(cuts.too_long(reasons, cut)),
         "errors": errors,
         "problems": reader.problems,
     }
@@ -302,11 +306,11 @@ def _entropy(folder: ProjectFolder, serving: str | None, reader: _Reader) -> dic
     return {"version": said.version, "bins": counts.tolist(), "count": int(counts.sum())}
 
 
-def _skipped(unusable: dict[int, str], unreadable: dict[str, Any]) -> list[dict[str, str]]:
-    """Clips that can't be used, and why: not fetched, or not readable."""
-    reasons = {str(key): reason for key, reason in unusable.items()}
-    reasons |= {key: str(reason) for key, reason in unreadable.items()}
-    return [{"task": key, "reason": reason} for key, reason in reasons.items()]
+def _skipped(reasons: dict[str, str], cut: dict[str, Any]) -> list[dict[str, str]]:
+    """Clips that can't be used, and why: not fetched, not readable, or too long."""
+    return [
+        {"task": key, "reason": cuts.told(reason, cut.get(key))} for key, reason in reasons.items()
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
+from after_model.audio import probe
 from backend.compute import pools
 from backend.compute import work as compute
 from backend.settings import Settings
@@ -69,6 +70,18 @@ def started(settings: Settings, folder: ProjectFolder) -> ProjectFolder:
     compute.bootstrap(settings, folder, START)
     folder.releases.publish(START, {})
     return folder
+
+
+def test_a_recording_that_lasts_too_long_is_skipped_and_names_the_command(
+    settings: Settings, folder: ProjectFolder
+) -> None:
+    longest = max(probe(path).duration_s for path in folder.audio.glob("?.wav"))
+    compute.bootstrap(settings.model_copy(update={"max_audio_s": longest - 0.01}), folder, START)
+    skipped = folder.read("skipped.json", {})
+    del skipped["12"]
+    assert skipped
+    for reason in skipped.values():
+        assert reason.endswith("python -m backend cut PROJECT makes utterances of it")
 
 
 def label(folder: ProjectFolder, keys: list[str]) -> dict[str, list[list[str]]]:
