@@ -14,7 +14,6 @@ from typing import Any
 from backend import settings as settings_module
 from backend.cli import people, quickstart
 from backend.settings import Settings, SettingsError
-from backend.web.charts import SOURCES
 
 EPILOG = """\
 examples
@@ -253,10 +252,6 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     if project["order_ran_out"]:
         lines.append("   order     run out: tasks are served at random until a worker sends more")
     lines += [_quality_line(one) for one in project["quality"]]
-    if project["curve"] and project["curve"][-1]["source"] == "validation":
-        newest = project["curve"][-1]
-        measured = SOURCES[newest["source"]]
-        lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")
     lines.append(f"   speakers  {_speakers(project['speakers'])}")
     lines.append(f"   guess     {'shown' if project['shows_guess'] else 'hidden'} while labeling")
     if project["advice"]:
@@ -287,11 +282,7 @@ def _speakers(speakers: dict[str, Any] | None) -> str:
     said = f"{speakers['count']}, in {speakers['recordings']} recordings"
     if speakers["helps"] is None:
         return said
-    taken = "helps" if speakers["helps"] else "doesn't help"
-    return (
-        f"{said}; taking their means off {taken}: UA {speakers['with_ua']:.1%} with, "
-        f"{speakers['without_ua']:.1%} without"
-    )
+    return f"{said}; taking their means off {'helps' if speakers['helps'] else 'does not help'}"
 
 
 def _doing(project: dict[str, Any]) -> str:

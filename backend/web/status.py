@@ -19,7 +19,7 @@ from backend.settings import Settings
 from backend.store import cuts, scores
 from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
-from backend.web.quality import asked, pace, quality, time_left
+from backend.web.quality import asked, measures, pace, quality, time_left
 
 log = logging.getLogger("after.status")
 
@@ -210,30 +210,23 @@ def _running(progress: dict[str, Any], now_s: float) -> dict[str, Any] | None:
 
 
 def _curve(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """UA over labels; source: "validation" once the last two rounds had labels to validate on.
-
-    Until then "estimate", a linear probe's by cross-validation, which needs no label held out.
-    """
-    rounds = [entry for entry in history if entry.get("labelled")]
-    held_out = [
-        _ua(entry, "validation") if entry.get("held_out", True) else None for entry in rounds
-    ]
-    source = "validation" if len(rounds) > 1 and None not in held_out[-2:] else "estimate"
+    """UA over labels, of rounds that were judged by audits: intervals."""
     return [
         {
             "version": entry.get("version", ""),
             "labelled": int(entry.get("labelled", 0)),
             "ua": ua,
-            "source": source,
             "promoted": bool(entry.get("promoted")),
         }
-        for entry in rounds
-        if (ua := _ua(entry, source)) is not None
+        for entry in history
+        if (ua := _quality(entry)["ua"]) is not None
     ]
 
 
-def _ua(entry: dict[str, Any], source: str) -> float | None:
-    return _number((entry.get(source) or {}).get("ua"))
+def _quality(entry: dict[str, Any]) -> dict[str, Any]:
+    """Of a round's first question."""
+    first: Any = next(iter((entry.get("controls") or {}).values()), {})
+    return measures(first.get("quality") if isinstance(first, dict) else None)
 
 
 def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:
@@ -249,18 +242,13 @@ def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:
         "promoted": bool(entry.get("promoted")),
         "reason": entry.get("reason") or "",
         "agreement": _number(entry.get("agreement")),
-        "scores": _scores(entry.get("validation")),
+        **_quality(entry),
         "controls": {
-            name: {"scores": _scores(c.get("validation")), "promoted": bool(c.get("promoted"))}
+            name: {**measures(c.get("quality")), "promoted": bool(c.get("promoted"))}
             for name, c in controls.items()
             if isinstance(c, dict)
         },
     }
-
-
-def _scores(validation: Any) -> dict[str, float | None]:
-    given = validation if isinstance(validation, dict) else {}
-    return {name: _number(given.get(name)) for name in ("ua", "wa", "macro_f1", "ece")}
 
 
 def _advice(advice: Any) -> dict[str, Any] | None:
@@ -287,8 +275,6 @@ def _speakers(recordings: dict[str, int], newest: dict[str, Any]) -> dict[str, A
         "count": len(recordings),
         "recordings": sum(recordings.values()),
         "helps": bool(found.get("used")) if compared else None,
-        "with_ua": _number(found.get("with_ua")),
-        "without_ua": _number(found.get("without_ua")),
     }
 
 

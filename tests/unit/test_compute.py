@@ -128,6 +128,14 @@ def test_after_a_probes_round_steps_go_on(trained):
     assert trained.read(FOLLOWS, None) is None
 
 
+def test_how_good_a_model_was_is_kept_with_its_round(trained):
+    """Of six labels no audit tells anything: what is kept says so."""
+    quality = trained.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["quality"]
+    assert quality["ua"] is None
+    assert quality["missing"] > 0
+    assert quality["rest"] == 5
+
+
 def test_training_twice_trains_once(settings, trained):
     """As after a kill between the training and the record of its step."""
     before = trained.read(f"rounds/{ROUND}/trained.json", {})
