@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compute_fixtures import CONTROL, label_of, twelve_tasks
 from scipy.stats import entropy
 
 from after_model.audio import probe
@@ -19,18 +20,10 @@ from backend.compute import pools
 from backend.compute import work as compute
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects, TaskRecord
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder, TaskRecord
 
-CONTROL = {
-    "name": "emotion", "to_name": "audio", "audio_key": "audio",
-    "labels": ["hum", "hiss"], "multiple": False, "learner": "emotion-1",
-}  # fmt: skip
 START, ROUND = "after-r00-n0000", "after-r01-n0006"
 LABELLED = ["1", "2", "3", "4", "5", "6"]
-
-
-def label_of(task: str) -> str:
-    return "hum" if int(task) % 2 else "hiss"
 
 
 @pytest.fixture
@@ -44,14 +37,7 @@ def settings(tmp_path: Path, tiny_backbone: Path) -> Settings:
 @pytest.fixture
 def folder(settings: Settings, recordings) -> ProjectFolder:
     """Twelve tasks; the audio of task 12 is no audio."""
-    result = Projects(settings).folder(7)
-    result.audio.mkdir(parents=True)
-    tasks = {}
-    for number, utterance in enumerate(recordings[:12], start=1):
-        shutil.copy(utterance.path, result.audio / f"{number}.wav")
-        tasks[number] = TaskRecord({"audio": "u"}, {"audio": f"audio/{number}.wav"})
-    (result.audio / "12.wav").write_bytes(b"no audio")
-    result.save_tasks(tasks)
+    result = twelve_tasks(settings, recordings)
     snapshot(result, START, {})
     return result
 
