@@ -15,7 +15,7 @@ from backend.label_studio.failures import DOCUMENT as FAILURES
 from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio
 from backend.label_studio.reading import Task
-from backend.label_studio.speakers import Rule
+from backend.label_studio.speakers import Rule, address_in
 from backend.settings import Settings
 from backend.store.projects import SPEAKERS, ProjectFolder, TaskRecord
 
@@ -96,7 +96,7 @@ def _record(task: Task, keys: set[str], before: TaskRecord | None, rule: Rule) -
     audio = {key: task.data[key] for key in sorted(keys) if task.data.get(key)}
     same = before is not None and before.audio == audio and before.error is None
     path = dict(before.path) if before is not None and same else {}
-    speaker = rule.speaker(task.data, next(iter(audio.values()), ""))
+    speaker = rule.speaker(task.data, address_in(task.data, sorted(keys)))
     return TaskRecord(audio, path, None, task.is_labeled, speaker)
 
 

@@ -176,7 +176,8 @@ class Watcher:
             return
         controls = labeling.controls(info.label_config)
         intake = state.intake
-        whole = intake is None or intake.controls != controls
+        wanted = info.maximum_annotations
+        whole = intake is None or (intake.controls, intake.wanted) != (controls, wanted)
         if intake is not None and not whole:
             self._take_in(state, intake.refresh(client, project.id), now_s)
             whole = info.task_number != len(intake.tasks) or (
@@ -185,7 +186,7 @@ class Watcher:
         if whole:
             started = time.monotonic()
             before = intake.votes if intake is not None else {}
-            state.intake = Intake.read(client, project.id, controls)
+            state.intake = Intake.read(client, project.id, controls, wanted)
             state.full_at, state.full_took = now_s, time.monotonic() - started
             state.order.note(different(before, state.intake.votes), now_s)
         if state.order.version and info.model_version != state.order.version:

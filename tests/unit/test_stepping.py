@@ -9,21 +9,13 @@ import time
 
 import numpy as np
 import pytest
+from compute_fixtures import CONTROL, label_of, twelve_tasks
 
 from backend.compute.stepping import Stepper
 from backend.settings import Settings
 from backend.store import scores
 from backend.store.projects import Projects, TaskRecord
 from backend.worker.warm import StepFailed, WarmProcess
-
-CONTROL = {
-    "name": "emotion", "to_name": "audio", "audio_key": "audio",
-    "labels": ["hum", "hiss"], "multiple": False, "learner": "emotion-1",
-}  # fmt: skip
-
-
-def label_of(task: int) -> list[list[str]]:
-    return [["hum" if task % 2 else "hiss"]]
 
 
 @pytest.fixture
@@ -34,19 +26,11 @@ def settings(tmp_path, tiny_backbone):
 @pytest.fixture
 def folder(settings, recordings):
     """Twelve tasks; the audio of task 12 is no audio."""
-    result = Projects(settings).folder(7)
-    result.audio.mkdir(parents=True)
-    tasks = {}
-    for number, utterance in enumerate(recordings[:12], start=1):
-        shutil.copy(utterance.path, result.audio / f"{number}.wav")
-        tasks[number] = TaskRecord({"audio": "u"}, {"audio": f"audio/{number}.wav"})
-    (result.audio / "12.wav").write_bytes(b"no audio")
-    result.save_tasks(tasks)
-    return result
+    return twelve_tasks(settings, recordings)
 
 
 def request(labels=(), finished=None, **values):
-    given = {str(task): label_of(task) for task in labels}
+    given = {str(task): [[label_of(task)]] for task in labels}
     return {
         "project": "7", "controls": [CONTROL], "pool": "1", "version": "after-s00001-n0000",
         "labels": {"emotion": given}, "finished": sorted(labels if finished is None else finished),
