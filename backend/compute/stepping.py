@@ -69,15 +69,17 @@ class Open:
         self._judged: dict[str, tuple[float, dict[str, Any]]] = {}  # when again, and what it was
         self.others = np.random.default_rng(settings.seed).permutation(len(self.all))
 
-    def quality(self, name: str) -> dict[str, Any]:
-        """How good a learner's model is; not necessarily the last one's (QUALITY_SHARE)."""
+    def quality(self, name: str, now: bool) -> tuple[dict[str, Any], bool]:
+        """(How good a learner's model is, whether that is this step's); now: whether it must be,
+        however little time QUALITY_SHARE gives."""
         began = time.monotonic()
         due, found = self._judged.get(name, (began, {}))
-        if began >= due:
-            found = asdict(self.learners[name].quality())
-            ended = time.monotonic()
-            self._judged[name] = ended + (ended - began) / QUALITY_SHARE, found
-        return found
+        if began < due and not now:
+            return found, False
+        found = asdict(self.learners[name].quality())
+        ended = time.monotonic()
+        self._judged[name] = ended + (ended - began) / QUALITY_SHARE, found
+        return found, True
 
 
 class Stepper:
@@ -93,9 +95,10 @@ class Stepper:
 
         request: project (its folder's name), controls, pool (a mark that changes when its
         recordings do), version, labels {control: {task: votes}}, finished (tasks that want no
-        label any more), count (of the window).
+        label any more), count (of the window), judge (whether the quality must be this step's).
         Answers {"window": [{"task", "score", "why", "probs"}], "labelled", "starting", "audits",
-        "quality", "seconds"} and leaves what the model says of all recordings in scores.npz.
+        "quality", "judged" (whether it is this step's), "seconds"} and leaves what the model says
+        of all recordings in scores.npz.
         """
         started = time.perf_counter()
         folder = self._projects.folder(int(request["project"]))
@@ -111,6 +114,7 @@ class Stepper:
         audits: dict[str, list[str]] = {}
         probs: dict[str, np.ndarray] = {}
         quality: dict[str, Any] = {}
+        judged = True
         for name, learner in opened.learners.items():
             given = {k: v for k, v in labels.get(name, {}).items() if int(k) in opened.tasks}
             learner.relabel(given)
@@ -121,7 +125,8 @@ class Stepper:
             audits[name] = learner.audits
             if learner.learnt:
                 probs[name] = _probs(opened, learner)
-                quality[name] = opened.quality(name)
+                quality[name], fresh = opened.quality(name, request.get("judge", False))
+                judged = judged and fresh
         said = PoolScores(request["version"], opened.all, probs)
         scores.write(folder.path, said)
         confidence = said.confidence()
@@ -143,6 +148,7 @@ class Stepper:
             "starting": bool(starts),
             "audits": audits,
             "quality": quality,
+            "judged": judged,
             "seconds": time.perf_counter() - started,
         }
 

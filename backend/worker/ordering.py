@@ -46,6 +46,7 @@ class Order:
     last_change: float = -1e9
     times: list[float] = field(default_factory=list)  # of labels, the last minutes'
     stale: set[int] = field(default_factory=set)  # tasks with predictions of windows before
+    judged: bool = True  # the quality that is shown is of the window's model
     tidy: bool = False  # nothing of ours but the window is in Label Studio
     foreign: bool = True  # somebody else's predictions may be there
 
@@ -78,8 +79,10 @@ class Order:
         """Whether another window is wanted; left: of the window's tasks, those still open."""
         if follows != self.follows or left * 2 < len(self.window):
             return True
-        if not self.changed or follows.startswith("fixed"):
+        if follows.startswith("fixed"):
             return False
+        if not self.changed:  # a model that nobody follows any more is judged after all
+            return not self.judged and now_s - self.last_change > IDLE_S
         waited = now_s - self.first_change
         return len(self.changed) >= step or waited >= settings.step_s
 
@@ -185,6 +188,7 @@ class Orderer:
         order.stale = (order.stale | order.window) - window_
         order.version, order.window, order.follows = version, window_, mark
         order.changed -= taken
+        order.judged = answer.get("judged", True)
         order.first_change, order.tidy = time.monotonic(), False
         log.info(
             "project=%d step=%s labelled=%d window=%d seconds=%.2f",
@@ -203,6 +207,7 @@ class Orderer:
                 "labels": intake.votes,
                 "finished": sorted(intake.finished),
                 "count": order.size(self.settings),
+                "judge": not order.changed,  # nobody waits for this one
             }
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from compute_fixtures import CONTROL, label_of, twelve_tasks
 
+from backend.compute import stepping
 from backend.compute.stepping import Stepper
 from backend.settings import Settings
 from backend.store import scores
@@ -64,6 +65,20 @@ def test_with_labels_the_probe_decides_and_speaks_of_all(settings, folder):
     for entry in answer["window"]:
         assert entry["probs"] == said.of(entry["task"])
         assert sum(entry["probs"]["emotion"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_model_is_judged_seldom_and_when_it_must_be(settings, folder, monkeypatch):
+    """Judging takes longer than a step does; a page that nobody waits for can wait."""
+    monkeypatch.setattr(stepping, "QUALITY_SHARE", 1e-9)  # once, for as long as the test takes
+    stepper = Stepper(settings)
+    first = stepper.step(request(labels=[1, 2]))
+    assert first["judged"]
+    second = stepper.step(request(labels=[1, 2, 3, 4]))
+    assert not second["judged"]
+    assert second["quality"] == first["quality"]
+    third = stepper.step(request(labels=[1, 2, 3, 4], judge=True))
+    assert third["judged"]
+    assert third["quality"]["emotion"]["learnt"] > first["quality"]["emotion"]["learnt"]
 
 
 def test_what_is_begun_and_not_finished_comes_first(settings, folder):
