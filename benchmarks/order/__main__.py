@@ -84,7 +84,7 @@ def _measure(options: argparse.Namespace, data: Path) -> Found:
         _settled(services, found.tasks, teller)
         found.ready_s = time.monotonic() - began
         alone = _another_project(client, services, names, found.tasks)
-        with _annotators(services, [alone], _any(names), 1) as people:
+        with _annotators(services, [alone], _any(names), options.annotators) as people:
             found.waits_alone = _waits(_label(people, options.baseline, options.seconds_per_label))
         database = data / "label-studio" / "label_studio.sqlite3"
         with (
@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", type=int, default=4500, help="(default: %(default)s)")
     parser.add_argument("--labels", type=int, default=60, help="(default: %(default)s)")
     parser.add_argument("--annotators", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--baseline", type=int, default=20, metavar="N",
+    parser.add_argument("--baseline", type=int, default=40, metavar="N",
                         help="labels in the project without a backend")  # fmt: skip
     parser.add_argument("--seconds-per-label", type=float, default=1.2, metavar="N",
                         help="(default: %(default)s)")  # fmt: skip
