@@ -34,6 +34,7 @@ CANCELLED_SHARE = 0.01
 # Full scale is 1, for float files by custom only; beyond this, sums over float32 may overflow.
 MAX_AMPLITUDE = 1e30
 BLOCK_FRAMES = 65_536
+PIECE_S, CONTEXT_S = 300, 1  # whole seconds, so that pieces begin at a sample at both rates
 MAX_CHUNKS = 1_000  # before the audio of a WAV file; real ones have a handful
 MAX_OGG_PAGE = 27 + 255 + 255 * 255  # header, lengths of the segments, segments
 # libsndfile's frame count of a stream whose header doesn't say (FLAC written to a pipe).
@@ -69,6 +70,10 @@ class AudioError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" + (f". {self.fix}" if self.fix else "")
+
+
+class TooLong(AudioError):
+    """A recording that would have to be cut."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +121,13 @@ def load(path: str | os.PathLike[str], limits: AudioLimits = DEFAULT_LIMITS) -> 
     audio, too short or long, silent, not finite.
     """
     path = Path(path)
-    mono, sample_rate_hz, ranges = _decode(path, limits, lambda block: block.mean(axis=1))
+    mono, ranges = _decode(path, limits, lambda block: block.mean(axis=1))
     if ranges.max() <= SILENT_RANGE:
         raise AudioError(path, "is silent", "Check the microphone or the export, or remove it")
-    if np.ptp(mono) <= max(SILENT_RANGE, CANCELLED_SHARE * ranges.max()):
+    if mono.high - mono.low <= max(SILENT_RANGE, CANCELLED_SHARE * ranges.max()):
         loudest = int(ranges.argmax())
-        mono, _, _ = _decode(path, limits, lambda block: block[:, loudest])
-    return _resample(mono, sample_rate_hz)
+        mono, _ = _decode(path, limits, lambda block: block[:, loudest])
+    return mono.resampled()
 
 
 def below(folder: Path) -> list[Path]:
@@ -275,7 +280,7 @@ def _check_length(path: Path, frames: int, sound: soundfile.SoundFile, limits: A
             path, f"lasts {duration_s:.3f} s, less than {limits.min_duration_s:g} s", "Remove it"
         )
     if duration_s > limits.max_duration_s:
-        raise AudioError(
+        raise TooLong(
             path,
             f"lasts {duration_s:.1f} s, more than {limits.max_duration_s:g} s",
             "Cut it into utterances: python -m after_model cut",
@@ -323,10 +328,10 @@ def _tolerance(path: Path, sound: soundfile.SoundFile) -> float:
 
 def _decode(
     path: Path, limits: AudioLimits, mix: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, int, np.ndarray]:
-    """(mono [F], sample rate, peak-to-peak range of every channel); `mix` takes [F, channels]."""
-    mono: list[np.ndarray] = []
+) -> tuple[_Mono, np.ndarray]:
+    """(the mix, peak-to-peak range of every channel); `mix` takes [F, channels]."""
     with _opened(path, limits) as (sound, announced):
+        mono = _Mono(sound.samplerate)
         low = np.full(sound.channels, np.inf)
         high = np.full(sound.channels, -np.inf)
         for block in _blocks(path, sound, announced, limits):
@@ -335,9 +340,42 @@ def _decode(
                     path, "holds NaN, infinite or absurdly large values", "Export it as 16-bit PCM"
                 )
             low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-            mono.append(mix(block))
-        _check_length(path, sum(map(len, mono)), sound, limits)
-        return np.concatenate(mono), sound.samplerate, high - low
+            mono.add(mix(block))
+        _check_length(path, mono.frames, sound, limits)
+        return mono, high - low
+
+
+class _Mono:
+    """A wave that comes in blocks and is resampled to 16 kHz, PIECE_S at a time where it is long.
+
+    Pieces are resampled with CONTEXT_S on both sides, more than the filters are long, so that they
+    join as if it had been done at once.
+    """
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self.low, self.high, self.frames = math.inf, -math.inf, 0
+        self._rate = sample_rate_hz
+        self._held: list[np.ndarray] = []
+        self._size = 0  # samples in _held
+        self._before_s = 0  # of these, those that are there as context
+        self._pieces: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray) -> None:
+        self.low, self.high = min(self.low, block.min()), max(self.high, block.max())
+        self.frames += len(block)
+        self._held.append(block)
+        self._size += len(block)
+        if self._size >= (self._before_s + PIECE_S + CONTEXT_S) * self._rate:
+            held, until_s = np.concatenate(self._held), self._before_s + PIECE_S
+            piece = _resample(held[: (until_s + CONTEXT_S) * self._rate], self._rate)
+            self._pieces.append(piece[self._before_s * SAMPLE_RATE : until_s * SAMPLE_RATE].copy())
+            self._held = [held[(until_s - CONTEXT_S) * self._rate :].copy()]
+            self._size, self._before_s = len(self._held[0]), CONTEXT_S
+
+    def resampled(self) -> np.ndarray:
+        """float32 [S]; nothing can be added after it."""
+        last = _resample(np.concatenate(self._held), self._rate)
+        return np.concatenate([*self._pieces, last[self._before_s * SAMPLE_RATE :]])
 
 
 def _resample(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:

@@ -114,15 +114,18 @@ def cut_folder(
                 yield Cut(source, source)
             else:
                 place = to / source.relative_to(folder)
-                for segment, path in _cut(source, place, config):
+                for segment, path in cut_recording(source, place, config):
                     yield Cut(source, path, segment)
         except AudioError as error:
             yield Cut(source, source, error=error)
         progress("cutting", done, len(sources))
 
 
-def _cut(source: Path, place: Path, config: CutConfig) -> list[tuple[Segment, Path]]:
-    """A recording's segments as files in a folder of their own."""
+def cut_recording(source: Path, place: Path, config: CutConfig) -> list[tuple[Segment, Path]]:
+    """A recording's segments as files in a folder of their own, whatever its length.
+
+    Raises AudioError where it can't be read, lasts longer than LIMITS, or nobody speaks.
+    """
     stat = source.stat()
     made_of = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "config": asdict(config)}
     index = _read_index(place)

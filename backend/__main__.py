@@ -14,7 +14,6 @@ from typing import Any
 from backend import settings as settings_module
 from backend.cli import people, quickstart
 from backend.settings import Settings, SettingsError
-from backend.web.charts import SOURCES
 
 EPILOG = """\
 examples
@@ -28,6 +27,9 @@ examples
   put project 7 of a Label Studio that is there already in the model's order:
     python -m backend connect --url http://label-studio.example.org --project 7
     python -m backend doctor --project 7
+
+  cut what is longer than AFTER_MAX_AUDIO_S at pauses, into tasks of their own:
+    python -m backend cut 7
 
   see how it goes; go back to an older model; stop what is being done:
     python -m backend status 7
@@ -88,7 +90,7 @@ def _worker(settings: Settings, options: argparse.Namespace) -> int:
         problem = health.problem(settings)
         print(problem or "the worker is well")
         return 1 if problem else 0
-    from backend.worker.watching import run_worker
+    from backend.worker.process import run_worker
 
     run_worker(settings)
     return 0
@@ -98,7 +100,7 @@ def _run(settings: Settings, options: argparse.Namespace) -> int:
     return quickstart.run(settings, options)
 
 
-def _connect(settings: Settings, options: argparse.Namespace) -> None:
+def _connect(settings: Settings, options: argparse.Namespace) -> int:
     url = options.url or settings.label_studio_url
     if not url:
         raise SettingsError("--url is missing: Label Studio's address, or set LABEL_STUDIO_URL")
@@ -112,6 +114,23 @@ def _connect(settings: Settings, options: argparse.Namespace) -> None:
         settings, url.rstrip("/"), key, options.project, options.backend_url, wishes
     )
     print(connected)
+    if options.cut:
+        return _cut(settings, options)
+    print(
+        f"recordings of more than {settings.max_audio_s:g} s are left out; "
+        f"python -m backend cut {options.project} makes utterances of them"
+    )
+    return 0
+
+
+def _cut(settings: Settings, options: argparse.Namespace) -> int:
+    from backend.cli import cut
+
+    report = cut.run(settings, options.project)
+    for reason in report.wrong:
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"project {options.project}: {report}")
+    return 1 if report.wrong else 0
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
@@ -233,15 +252,16 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     if project["order_ran_out"]:
         lines.append("   order     run out: tasks are served at random until a worker sends more")
     lines += [_quality_line(one) for one in project["quality"]]
-    if project["curve"] and project["curve"][-1]["source"] == "validation":
-        newest = project["curve"][-1]
-        measured = SOURCES[newest["source"]]
-        lines.append(f"   quality   UA {newest['ua']:.1%} {measured} ({newest['version']})")
     lines.append(f"   speakers  {_speakers(project['speakers'])}")
     lines.append(f"   guess     {'shown' if project['shows_guess'] else 'hidden'} while labeling")
     if project["advice"]:
         word = "stop" if project["advice"]["stop"] else "go on"
         lines.append(f"   advice    {word}: {project['advice']['reason']}")
+    if project["too_long"]:
+        lines.append(
+            f"   too long  {project['too_long']} recordings; python -m backend cut {project['id']} "
+            "makes utterances of them"
+        )
     if project["skipped_count"]:
         lines.append(
             f"   skipped   {project['skipped_count']} clips, for example task "
@@ -262,11 +282,7 @@ def _speakers(speakers: dict[str, Any] | None) -> str:
     said = f"{speakers['count']}, in {speakers['recordings']} recordings"
     if speakers["helps"] is None:
         return said
-    taken = "helps" if speakers["helps"] else "doesn't help"
-    return (
-        f"{said}; taking their means off {taken}: UA {speakers['with_ua']:.1%} with, "
-        f"{speakers['without_ua']:.1%} without"
-    )
+    return f"{said}; taking their means off {'helps' if speakers['helps'] else 'does not help'}"
 
 
 def _doing(project: dict[str, Any]) -> str:
@@ -321,6 +337,12 @@ def _parser() -> argparse.ArgumentParser:
         "--backend-url", help="this backend's address as Label Studio sees it (AFTER_URL)"
     )
     people.add_arguments(command)
+    command.add_argument(
+        "--cut", action="store_true", help="and do what `python -m backend cut` does"
+    )
+
+    command = add("cut", _cut, "make utterances of recordings above the length limit, each a task")
+    command.add_argument("project", type=_number, metavar="PROJECT")
 
     command = add("doctor", _doctor, "test everything that has to be right, and say what isn't")
     command.add_argument("--project", type=_number, metavar="ID")

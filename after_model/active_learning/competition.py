@@ -8,6 +8,7 @@ once more, on all labels. What challenges is in challengers.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -38,6 +39,7 @@ class Outcome:
     """What a round made: kept is "probe" or "fine-tuned", and why.
 
     validation: metrics on labels that it has not learnt from, empty where there were too few.
+    shifts: what the logits of known speakers lose, [C] each (see Probe.shifts).
     """
 
     kept: str
@@ -45,6 +47,7 @@ class Outcome:
     classifier: EmotionClassifier
     validation: dict[str, float]
     report: TrainingReport = field(default_factory=TrainingReport)
+    shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Challenger(Protocol):

@@ -241,7 +241,7 @@ class ActiveLearner:
         )
         learnt = json.dumps([self.learnt, _plain(self.config)], sort_keys=True)
         record, fresh = rounds.publish(
-            self.models, record, outcome.classifier, self.labels, learnt, make_current=make_current
+            self.models, record, outcome, self.labels, learnt, make_current=make_current
         )
         # what is published is what counts: read again where a kill left it published before
         self._loaded = (record.version, outcome.classifier) if fresh else None
@@ -607,6 +607,7 @@ class ActiveLearner:
             "A probe of all labels so far.",
             self.serving.classifier(probe),
             dict(probe.validation.metrics),
+            shifts=probe.shifts(),
         )
         if self.config.fine_tuning == "never":
             return found

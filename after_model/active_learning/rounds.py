@@ -8,6 +8,7 @@ import hashlib
 import numpy as np
 
 from after_model import metrics
+from after_model.active_learning.competition import Outcome
 from after_model.active_learning.config import RoundRecord
 from after_model.classifier import EmotionClassifier
 from after_model.classifier.finetuning import TrainingSet, evaluate_loss
@@ -40,7 +41,7 @@ def validate(
 def publish(
     models: ModelStore,
     record: RoundRecord,
-    classifier: EmotionClassifier,
+    outcome: Outcome,
     labels: LabelSpace,
     learnt: str,
     *,
@@ -48,6 +49,7 @@ def publish(
 ) -> tuple[RoundRecord, bool]:
     """Publish a round's model; (the record with the version's name, whether it was written now).
 
+    Its metadata are the record's, and "shifts": what the logits of known speakers lose, [C] each.
     learnt: text that says what it learnt from. A version published before a kill is taken over only
     if it learnt from the same: it never changes, so a model of other labels gets a name of its own.
     """
@@ -61,10 +63,11 @@ def publish(
         attempt += 1
         version = f"{record.version}-{attempt}"
     record = dataclasses.replace(record, version=version)
+    shifts = {name: [round(float(x), 6) for x in row] for name, row in outcome.shifts.items()}
     models.publish(
         version,
-        lambda target: classifier.save(target, labels),
-        metadata={**dataclasses.asdict(record), "learnt": mark},
+        lambda target: outcome.classifier.save(target, labels),
+        metadata={**dataclasses.asdict(record), "learnt": mark, "shifts": shifts},
         make_current=make_current,
     )
     return record, True

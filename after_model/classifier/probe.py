@@ -116,9 +116,21 @@ class Probe:
             logits[rows] = _double(points[rows]) @ self.weight.T
         logits += self.bias
         if self.means is not None and self.speakers.used and speakers is not None:
-            offsets = self.means.offsets() @ self.weight.T
-            logits -= offsets[self.means.rows(speakers)]
+            logits -= self._shifts(self.means)[self.means.rows(speakers)]
         return logits
+
+    def shifts(self) -> dict[str, np.ndarray]:
+        """What each known speaker's logits lose, [C]; empty where no mean is taken off.
+
+        With these a classifier made of the probe, which knows nobody, says what the probe says.
+        """
+        if self.means is None or not self.speakers.used:
+            return {}
+        return dict(zip(self.means.names, self._shifts(self.means), strict=False))
+
+    def _shifts(self, means: SpeakerMeans) -> np.ndarray:
+        """[speakers + 1, C]; the last is zeros, of who isn't known."""
+        return means.offsets() @ self.weight.T
 
     def probs(self, points: np.ndarray, speakers: Sequence[str] | None = None) -> np.ndarray:
         """float64 [M, C], calibrated; see `logits`."""

@@ -25,7 +25,8 @@ from backend.label_studio.connection import DOTTED_NAME, SSRF_SETTINGS, is_ssrf_
 from backend.label_studio.importing import CHEAP_S, IMPORT_FLAG, PATIENCE_S
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, ProjectInfo
 from backend.settings import LOOPBACK, Settings
-from backend.store.projects import ORDER, Project, Projects
+from backend.store import cuts
+from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 
 FREE_BYTES = 2**30  # a round of a base-size backbone writes about 400 MB
 ALIVE_S = 30.0  # a worker says that it lives every few seconds
@@ -251,6 +252,7 @@ def _project(settings: Settings, projects: Projects, project: Project) -> Iterat
     yield _guarded(f"{name}, guess", lambda: _guess(settings, project, info))
     yield _guarded(f"{name}, imports", lambda: _imports(client, info))
     yield _guarded(f"{name}, audio", lambda: _audio(client, settings, info))
+    yield _guarded(f"{name}, long recordings", lambda: _long(projects.folder(info.id), settings))
 
 
 def _again(project: Project) -> str:
@@ -407,6 +409,21 @@ def _imports(client: LabelStudio, info: ProjectInfo) -> Check:
     )
 
 
+def _long(folder: ProjectFolder, settings: Settings) -> Check:
+    """Those that the worker met; they stop nothing."""
+    name = f"project {folder.id}, long recordings"
+    reasons = {str(key): reason for key, reason in folder.unusable().items()}
+    left_out = cuts.too_long(reasons | folder.read("skipped.json", {}), cuts.cuts(folder))
+    if not left_out:
+        return Check(name, True, f"none of more than {settings.max_audio_s:g} s is left out")
+    return Check(
+        name,
+        True,
+        f"{len(left_out)} of more than {settings.max_audio_s:g} s are left out; python -m backend "
+        f"cut {folder.id} makes utterances of them",
+    )
+
+
 def _audio(client: LabelStudio, settings: Settings, info: ProjectInfo) -> Check:
     """Fetch a few recordings anew and read their headers."""
     from after_model.audio import AudioError, AudioLimits, probe
@@ -441,7 +458,7 @@ def _audio(client: LabelStudio, settings: Settings, info: ProjectInfo) -> Check:
                 else:
                     seconds += probe(fetched.path, limits).duration_s
             except AudioError as error:
-                problems.append(f"task {key.split('-')[0]}: {error.reason}. {error.fix}")
+                problems.append(f"task {key.split('-')[0]}: {cuts.why(error)}")
     if problems:
         detail = f"{len(problems)} of {len(wanted)} can't be used: {'; '.join(problems)}"
         return Check(name, False, detail, "each is skipped, and the rest is used")

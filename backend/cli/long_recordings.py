@@ -11,11 +11,16 @@ import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from after_model import audio
 from after_model.audio import AudioError, AudioLimits
 from backend.cli import own_label_studio
 from backend.cli.own_label_studio import AUDIO_KEY, Identity
+from backend.label_studio import segments
+
+if TYPE_CHECKING:
+    from after_model.segments import CutConfig
 
 _ANY = AudioLimits(max_duration_s=math.inf, max_decoded_bytes=sys.maxsize)
 
@@ -23,16 +28,25 @@ _ANY = AudioLimits(max_duration_s=math.inf, max_decoded_bytes=sys.maxsize)
 def longer_than(folder: Path, limit_s: float) -> list[str]:
     """The recordings in a folder that are longer, by their headers, relative to it, sorted."""
 
-    def is_long(name: str) -> bool:
-        try:
-            return audio.probe(folder / name, _ANY).duration_s > limit_s
-        except AudioError:  # the backend says why
-            return False
-
     names = own_label_studio.recordings(folder)
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(is_long, names))
+        found = list(threads.map(lambda name: lasts_longer(folder / name, limit_s), names))
     return [name for name, long in zip(names, found, strict=True) if long]
+
+
+def lasts_longer(path: Path, limit_s: float) -> bool:
+    """By its header; not where it can't be read, of which the backend says why."""
+    try:
+        return audio.probe(path, _ANY).duration_s > limit_s
+    except AudioError:
+        return False
+
+
+def cut_config(limit_s: float) -> CutConfig:
+    """How what is longer than the encoder is to hear is cut."""
+    from after_model.segments import CutConfig
+
+    return CutConfig(longer_s=limit_s, longest_s=min(CutConfig.longest_s, limit_s))
 
 
 def add_segments(
@@ -43,12 +57,12 @@ def add_segments(
     Returns the identity, how many were added, and what is wrong with recordings, in words.
     """
     from after_model.progress import bar, silent
-    from after_model.segments import CutConfig, cut_folder
+    from after_model.segments import cut_folder
 
     of = who.folders[str(folder)]
     place = data / "segments" / of.link
     place.mkdir(parents=True, exist_ok=True)
-    config = CutConfig(longer_s=limit_s, longest_s=min(CutConfig.longest_s, limit_s))
+    config = cut_config(limit_s)
     tasks, wrong = [], []
     for cut in cut_folder(folder, place, config, bar() if sys.stderr.isatty() else silent):
         if cut.error is not None:
@@ -56,9 +70,11 @@ def add_segments(
         elif cut.segment is not None:
             tasks.append({
                 AUDIO_KEY: cut.path.relative_to(place).as_posix(),
-                "source": cut.source.relative_to(folder).as_posix(),
-                "start_s": round(cut.segment.start_s, 2),
-                "end_s": round(cut.segment.end_s, 2),
+                **segments.fields(
+                    cut.source.relative_to(folder).as_posix(),
+                    cut.segment.start_s,
+                    cut.segment.end_s,
+                ),
             })  # fmt: skip
     if not tasks:
         return who, 0, wrong

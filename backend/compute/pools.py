@@ -15,6 +15,7 @@ from after_model.audio import AudioLimits, Utterance
 from after_model.labels import LabelSpace
 from after_model.progress import Progress
 from backend.settings import Settings
+from backend.store import cuts
 from backend.store.projects import ProjectFolder, TaskRecord
 
 PROGRESS_EVERY_S = 0.5
@@ -80,7 +81,7 @@ def skipped_by(learner: ActiveLearner) -> dict[str, str]:
     """Why recordings can't be used, by task."""
     task_of = {str(u.path): u.id for u in learner.given}
     return {
-        task_of[str(error.path)]: f"{error.reason}. {error.fix}".removesuffix(". ")
+        task_of[str(error.path)]: cuts.why(error)
         for error in learner.skipped
         if str(error.path) in task_of
     }

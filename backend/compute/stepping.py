@@ -43,7 +43,9 @@ from backend.store.scores import PoolScores
 
 log = logging.getLogger("after.stepping")
 
+NICE = 5  # a Label Studio on the same machine, for which people wait, comes first
 OPEN_PROJECTS = 4
+QUALITY_SHARE = 0.05  # of the time goes into judging the model; it is judged anew that seldom
 STEPS = "steps"  # in a learner's folder: what steps ask for, apart from what rounds learnt
 
 
@@ -64,7 +66,20 @@ class Open:
         skipped = [set(skipped_by(learner)) for learner in self.learners.values()]
         self.unreadable = set.intersection(*skipped) if skipped else set()
         self.all = np.array(sorted(self.tasks), np.int64)
+        self._judged: dict[str, tuple[float, dict[str, Any]]] = {}  # when again, and what it was
         self.others = np.random.default_rng(settings.seed).permutation(len(self.all))
+
+    def quality(self, name: str, now: bool) -> tuple[dict[str, Any], bool]:
+        """(How good a learner's model is, whether that is this step's); now: whether it must be,
+        however little time QUALITY_SHARE gives."""
+        began = time.monotonic()
+        due, found = self._judged.get(name, (began, {}))
+        if began < due and not now:
+            return found, False
+        found = asdict(self.learners[name].quality())
+        ended = time.monotonic()
+        self._judged[name] = ended + (ended - began) / QUALITY_SHARE, found
+        return found, True
 
 
 class Stepper:
@@ -80,9 +95,10 @@ class Stepper:
 
         request: project (its folder's name), controls, pool (a mark that changes when its
         recordings do), version, labels {control: {task: votes}}, finished (tasks that want no
-        label any more), count (of the window).
+        label any more), count (of the window), judge (whether the quality must be this step's).
         Answers {"window": [{"task", "score", "why", "probs"}], "labelled", "starting", "audits",
-        "quality", "seconds"} and leaves what the model says of all recordings in scores.npz.
+        "quality", "judged" (whether it is this step's), "seconds"} and leaves what the model says
+        of all recordings in scores.npz.
         """
         started = time.perf_counter()
         folder = self._projects.folder(int(request["project"]))
@@ -98,6 +114,7 @@ class Stepper:
         audits: dict[str, list[str]] = {}
         probs: dict[str, np.ndarray] = {}
         quality: dict[str, Any] = {}
+        judged = True
         for name, learner in opened.learners.items():
             given = {k: v for k, v in labels.get(name, {}).items() if int(k) in opened.tasks}
             learner.relabel(given)
@@ -108,7 +125,8 @@ class Stepper:
             audits[name] = learner.audits
             if learner.learnt:
                 probs[name] = _probs(opened, learner)
-                quality[name] = asdict(learner.quality())
+                quality[name], fresh = opened.quality(name, request.get("judge", False))
+                judged = judged and fresh
         said = PoolScores(request["version"], opened.all, probs)
         scores.write(folder.path, said)
         confidence = said.confidence()
@@ -130,6 +148,7 @@ class Stepper:
             "starting": bool(starts),
             "audits": audits,
             "quality": quality,
+            "judged": judged,
             "seconds": time.perf_counter() - started,
         }
 
@@ -188,6 +207,7 @@ def _open_ones(tasks: Sequence[int], finished: set[int]) -> list[int]:
 
 def main() -> int:
     """Answers until standard input closes."""
+    os.nice(NICE)
     settings = settings_module.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(message)s")
     if settings.compute_threads:

@@ -179,6 +179,8 @@ def train(settings: Settings, folder: ProjectFolder, version: str) -> dict[str, 
             "held_out": learner.config.fine_tuning == "always",
             "advice": asdict(learner.advice()),
             "estimate": learner.estimate(),
+            # Of the learner's serving model, which is this one where a probe was kept.
+            "quality": asdict(learner.quality()) if record.kept == PROBE else {},
             "speakers": speaker_report(learner),
         }
     folder.write("skipped.json", skipped)

@@ -37,6 +37,7 @@ from backend.label_studio.decoding import ACCEPTED, PIECE, bounded
 from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
+from backend.store.cuts import HINT
 
 MAX_REDIRECTS = 5
 HOST_PATIENCE = 5  # requests in a row that a host leaves unanswered before the others wait, too
@@ -47,12 +48,17 @@ class Unanswered(FetchError):
     """A host that says nothing, or not in time."""
 
 
+class TooLarge(FetchError):
+    """A file of more bytes than are fetched."""
+
+
 @dataclass(frozen=True)
 class Fetched:
-    """A file, or why there is none."""
+    """A file, or why there is none; too_large: because it has too many bytes."""
 
     path: Path | None
     error: str | None = None
+    too_large: bool = False
 
 
 def fetch(
@@ -123,7 +129,7 @@ class _Fetcher:
                 return Fetched(None, known)
             self._once(url, path)
         except FetchError as error:
-            return Fetched(None, str(error))
+            return Fetched(None, str(error), isinstance(error, TooLarge))
         except (OSError, ValueError) as error:  # a full disk; an address that can't be parsed
             return Fetched(None, f"{shown(uri)}: {error}")
         return Fetched(path)
@@ -246,9 +252,9 @@ class _Fetcher:
 
     def _check_size(self, url: str, size: int) -> None:
         if size > self.settings.max_audio_bytes:
-            raise FetchError(
-                f"{shown(url)}: more than {self.settings.max_audio_bytes} bytes; cut it, or "
-                "raise AFTER_MAX_AUDIO_BYTES"
+            raise TooLarge(
+                f"{shown(url)}: more than {self.settings.max_audio_bytes} bytes; {HINT}, or raise "
+                "AFTER_MAX_AUDIO_BYTES"
             )
 
     def _save(self, url: str, response: httpx.Response, path: Path, deadline: Deadline) -> None:

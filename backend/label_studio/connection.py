@@ -92,10 +92,11 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         timeout_s: float = TIMEOUT_S,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
     ) -> Any:
         """The JSON that is answered to a request, None where nothing is.
 
-        what: completes "asked to ...", for errors.
+        what: completes "asked to ...", for errors. files: to send, (name, content) by field.
         """
         # The SDK hands it on to httpx, which tells connecting from waiting for an answer.
         timeout: Any = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
@@ -106,6 +107,7 @@ class Connection:
                 method=method,
                 params=dict(params or {}),
                 json=json,
+                files=dict(files) if files else None,
                 request_options=RequestOptions(max_retries=0, timeout=timeout),
             )
             if response.is_success and not response.content:

@@ -21,7 +21,7 @@ BEGINNING = "1970-01-01T00:00:00.000000Z"
 
 @dataclass(frozen=True)
 class ProjectInfo:
-    """A project's settings and counters."""
+    """A project's settings and counters; maximum_annotations: that a task is asked for."""
 
     id: int
     title: str
@@ -31,6 +31,7 @@ class ProjectInfo:
     task_number: int
     annotated: int
     show_predictions: bool = True
+    maximum_annotations: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Reading(Connection):
             task_number=found.get("task_number") or 0,
             annotated=found.get("num_tasks_with_annotations") or 0,
             show_predictions=bool(found.get("show_collab_predictions", True)),
+            maximum_annotations=found.get("maximum_annotations") or 1,
         )
 
     def tasks(self, project_id: int, at_most: int | None = None) -> list[Task]:

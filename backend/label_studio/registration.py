@@ -51,9 +51,7 @@ class View:
 
 def backends(client: Connection, project_id: int) -> list[Backend]:
     """The project's ML backends; Label Studio asks each whether it is up."""
-    what = f"read the backends of project {project_id}"
-    found = client.request(what, "GET", "api/ml/", params={"project": project_id})
-    return [_backend(entry) for entry in found]
+    return [_backend(entry) for entry in _listed(client, "backends", "api/ml/", project_id)]
 
 
 def add_backend(
@@ -76,8 +74,7 @@ def update_backend(
     # Without the url Label Studio answers with an error of its own.
     body = {"project": project_id, "url": backend.url, "title": title or backend.title}
     body |= _backend_credentials(user, password)
-    what = f"update the backend {backend.url}"
-    return _backend(client.request(what, "PATCH", f"api/ml/{backend.id}", json=body))
+    return _backend(_updated(client, f"backend {backend.url}", f"api/ml/{backend.id}", body))
 
 
 def delete_backend(client: Connection, backend: Backend) -> None:
@@ -85,9 +82,7 @@ def delete_backend(client: Connection, backend: Backend) -> None:
 
 
 def webhooks(client: Connection, project_id: int) -> list[Webhook]:
-    what = f"read the webhooks of project {project_id}"
-    found = client.request(what, "GET", "api/webhooks/", params={"project": project_id})
-    return [_webhook(entry) for entry in found]
+    return [_webhook(entry) for entry in _listed(client, "webhooks", "api/webhooks/", project_id)]
 
 
 def add_webhook(
@@ -101,8 +96,8 @@ def add_webhook(
 def update_webhook(client: Connection, webhook: Webhook, headers: Mapping[str, str]) -> Webhook:
     """Make it active, for all events, with these headers."""
     body = _webhook_body(webhook.url, headers)
-    what = f"update the webhook {webhook.url}"
-    return _webhook(client.request(what, "PATCH", f"api/webhooks/{webhook.id}/", json=body))
+    path = f"api/webhooks/{webhook.id}/"
+    return _webhook(_updated(client, f"webhook {webhook.url}", path, body))
 
 
 def delete_webhook(client: Connection, webhook: Webhook) -> None:
@@ -110,9 +105,7 @@ def delete_webhook(client: Connection, webhook: Webhook) -> None:
 
 
 def views(client: Connection, project_id: int) -> list[View]:
-    what = f"read the tabs of project {project_id}"
-    found = client.request(what, "GET", "api/dm/views/", params={"project": project_id})
-    return [_view(entry) for entry in found]
+    return [_view(entry) for entry in _listed(client, "tabs", "api/dm/views/", project_id)]
 
 
 def add_view(client: Connection, project_id: int, data: Mapping[str, Any]) -> View:
@@ -125,14 +118,13 @@ def add_view(client: Connection, project_id: int, data: Mapping[str, Any]) -> Vi
 def update_view(client: Connection, project_id: int, view: View, data: Mapping[str, Any]) -> View:
     """Another content of a tab; filters of data replace those that are there."""
     body = {"project": project_id, "data": data}
-    what = f"change the tab {data['title']!r}"
-    return _view(client.request(what, "PATCH", f"api/dm/views/{view.id}/", json=body))
+    path = f"api/dm/views/{view.id}/"
+    return _view(_updated(client, f"tab {data['title']!r}", path, body))
 
 
 def columns(client: Connection, project_id: int) -> list[str]:
     """What a tab of the Data Manager can show, such as "tasks:data.audio"."""
-    what = f"read the columns of project {project_id}"
-    found = client.request(what, "GET", "api/dm/columns/", params={"project": project_id})
+    found = _listed(client, "columns", "api/dm/columns/", project_id)
     return [_column(entry) for entry in found["columns"] if not entry.get("children")]
 
 
@@ -144,6 +136,17 @@ def show_predictions(client: Connection, project_id: int, model_version: str, sh
     body = {"show_collab_predictions": show, "model_version": model_version}
     what = f"{'show' if show else 'hide'} the predictions of project {project_id}"
     client.request(what, "PATCH", f"api/projects/{project_id}/", json=body)
+
+
+def _listed(client: Connection, what: str, path: str, project_id: int) -> Any:
+    """What a project has of this kind."""
+    named = f"read the {what} of project {project_id}"
+    return client.request(named, "GET", path, params={"project": project_id})
+
+
+def _updated(client: Connection, what: str, path: str, body: Mapping[str, Any]) -> Any:
+    """What Label Studio has after it was changed."""
+    return client.request(f"change the {what}", "PATCH", path, json=body)
 
 
 def _column(entry: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from backend.label_studio import segments
+
 NOBODY = "(?!)"  # matches nothing: who speaks is not to be looked for
 MIN_KNOWN = 0.95  # of the recordings must say who speaks
 MIN_EACH = 3  # recordings of most speakers
@@ -178,8 +180,9 @@ def propose(items: Sequence[Item], labels: Iterable[str] = ()) -> Found | None:
 
 
 def address_in(data: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    """The first recording of a task, by the keys that the labeling config names."""
-    return next((data[key] for key in keys if data.get(key)), "")
+    """The first recording of a task, by the keys that the labeling config names; of a segment the
+    recording that it was cut from."""
+    return segments.source_of(data) or next((data[key] for key in keys if data.get(key)), "")
 
 
 def path_of(address: Any) -> str:

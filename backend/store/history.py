@@ -105,8 +105,8 @@ def said(error: Exception) -> str:
     """What people read of an error: its own words, where it was foreseen."""
     if is_full(error) and not isinstance(error, OSError):  # SQLite's words name no disk's folder
         return "No space left where AFTER_DATA lies; make room, and it goes on by itself."
-    foreseen = isinstance(error, OSError | ValueError | RuntimeError | LookupError)
-    return (foreseen and str(error)) or repr(error)
+    ours = isinstance(error, OSError | ValueError | RuntimeError) or type(error) is LookupError
+    return (ours and str(error)) or repr(error)
 
 
 def now() -> str:

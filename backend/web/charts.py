@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -10,13 +10,15 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 360, 220  # about what a phone shows, so that text keeps its size there
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 14, 40
 MAX_TICKS = 5
-SOURCES = {"validation": "on held-out labels", "estimate": "by cross-validation"}
 
 
 def learning_curve(points: Sequence[dict[str, Any]], budget: int) -> Markup:
-    """UA over labels; hollow where the round's model was not promoted."""
+    """UA over labels with its intervals; hollow where the round's model was not promoted.
+
+    points: {"version", "labelled", "ua": {"value", "low", "high"}, "promoted"}, at least one.
+    """
     most = max([budget, *(p["labelled"] for p in points), 1])
-    low = min(0.0 if p["ua"] < 0.2 else 0.2 for p in points)
+    low = min(0.0 if p["ua"]["low"] < 0.2 else 0.2 for p in points)
 
     def x(labels: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * labels / most
@@ -36,25 +38,32 @@ def learning_curve(points: Sequence[dict[str, Any]], budget: int) -> Markup:
         beside = (-4, "end") if x(budget) > LEFT + 60 else (4, "start")
         parts.append(_text(x(budget) + beside[0], TOP + 10, "budget", beside[1]))
     promoted = [p for p in points if p["promoted"]]
-    path = " ".join(f"{x(p['labelled']):.1f},{y(p['ua']):.1f}" for p in promoted)
+    path = " ".join(f"{x(p['labelled']):.1f},{y(p['ua']['value']):.1f}" for p in promoted)
     parts.append(Markup('<polyline class="line" points="{}"/>').format(path))
     for point in points:
+        ua, at = point["ua"], x(point["labelled"])
         said = (
-            f"{point['version']}: UA {point['ua']:.1%} with {point['labelled']} labels"
+            f"{point['version']}: UA {_told(ua)} with {point['labelled']} labels"
             f"{'' if point['promoted'] else ', not promoted'}"
         )
         parts.append(
+            Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
+            .format(at, y(ua["low"]), y(ua["high"]))
+        )  # fmt: skip
+        parts.append(
             Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>')
-            .format("dot" if point["promoted"] else "hollow", x(point["labelled"]), y(point["ua"]),
-                    said)
+            .format("dot" if point["promoted"] else "hollow", at, y(ua["value"]), said)
         )  # fmt: skip
     newest = points[-1]
-    measured = SOURCES[newest["source"]]
     title = (
-        f"UA {measured} over labels: {len(points)} rounds, now {newest['ua']:.1%} with "
-        f"{newest['labelled']} labels"
+        f"UA on unlabelled recordings over labels: {len(points)} rounds, now "
+        f"{_told(newest['ua'])} with {newest['labelled']} labels"
     )
-    return _svg(parts, title, "labels given", f"UA {measured}")
+    return _svg(parts, title, "labels given", "UA on the rest, 95 % intervals")
+
+
+def _told(ua: Mapping[str, float]) -> str:
+    return f"{ua['value']:.0%} ({ua['low']:.0%} to {ua['high']:.0%})"
 
 
 def entropy_histogram(bins: Sequence[int]) -> Markup:

@@ -96,10 +96,6 @@ def _per_project(sections: Sequence[dict[str, Any]]) -> Iterator[Any]:
             "Rounds whose model was not promoted.",
             lambda s: sum(not row["promoted"] for row in _rounds(s)),
         ),
-        "after_validation_ua": (
-            "Unweighted accuracy of the newest round on held-out labels.",
-            lambda s: s["curve"][-1]["ua"] if s["curve"] else None,
-        ),
     }
     for name, (description, value_of) in gauges.items():
         family = GaugeMetricFamily(name, description, labels=["project"])
@@ -108,6 +104,7 @@ def _per_project(sections: Sequence[dict[str, Any]]) -> Iterator[Any]:
             if value is not None:
                 family.add_metric([str(section["id"])], value)
         yield family
+    yield from _ua(sections)
     seconds = SummaryMetricFamily(
         "after_round_seconds", "What training took in a round.", labels=["project"]
     )
@@ -115,6 +112,19 @@ def _per_project(sections: Sequence[dict[str, Any]]) -> Iterator[Any]:
         took = [row["seconds"] or 0.0 for row in _rounds(section)]
         seconds.add_metric([str(section["id"])], len(took), sum(took))
     yield seconds
+
+
+def _ua(sections: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """Three gauges, where there are audits enough to tell."""
+    said = "Unweighted accuracy on unlabelled recordings, by audits"
+    for bound, name in (("value", ""), ("low", "_low"), ("high", "_high")):
+        end = "." if bound == "value" else f": the {bound} end of its 95 % interval."
+        family = GaugeMetricFamily(f"after_ua{name}", said + end, labels=["project", "question"])
+        for section in sections:
+            for one in section["quality"]:
+                if one["ua"] is not None:
+                    family.add_metric([str(section["id"]), one["name"]], one["ua"][bound])
+        yield family
 
 
 def _rounds(section: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,11 +17,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backend.settings import Settings
-from backend.store import scores
+from backend.store import cuts, scores
 from backend.store.projects import ORDER, Project, ProjectFolder
 
 if TYPE_CHECKING:
@@ -121,19 +124,26 @@ class Predictor:
         tasks: Mapping[int, Mapping[str, Any]],
     ) -> dict[int, dict[str, Any]]:
         """Answers by the model; tasks that there was no time for are left out."""
+        from backend.label_studio import speaking
+        from backend.label_studio.speakers import address_in
+
         deadline = time.monotonic() + DEADLINE_S
         models = folder.releases.metadata(release)["models"]
         controls = [control for control in controls if control.name in models]
         if not controls:
             return {}
+        rule, keys = speaking.rule_of(project), sorted({c.audio_key for c in controls})
         answers: dict[int, dict[str, Any]] = {}
         for key, data in tasks.items():
             probs: dict[str, list[float]] = {}
+            speaker = rule.speaker(data, address_in(data, keys))
             try:
                 for control in controls:
                     clip = _clip(self.settings, project, folder, key, data, control.audio_key)
                     learner, model = models[control.name]
-                    probs[control.name] = self._scorer.score(folder, learner, model, clip, deadline)
+                    probs[control.name] = self._scorer.score(
+                        folder, learner, model, clip, deadline, speaker
+                    )
             except Unusable as problem:
                 _note(folder, f"task {key}: {problem}")
                 answers[key] = _unreadable(version)
@@ -145,18 +155,36 @@ class Predictor:
         return answers
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model, its features, and what the logits of known speakers lose, [C] each."""
+
+    classifier: EmotionClassifier
+    store: FeatureStore
+    shifts: Mapping[str, Sequence[float]]
+
+
 class Scorer:
     """The models that serve, a few of them loaded, one clip at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[Path, tuple[EmotionClassifier, FeatureStore]] = OrderedDict()
+        self._loaded: OrderedDict[Path, Loaded] = OrderedDict()
 
     def score(
-        self, folder: ProjectFolder, learner: str, model: str, clip: Path, deadline: float
+        self,
+        folder: ProjectFolder,
+        learner: str,
+        model: str,
+        clip: Path,
+        deadline: float,
+        speaker: str = "",
     ) -> list[float]:
-        """Probabilities [C]; raises Unusable, or Unanswered where there is no time or no model."""
+        """Probabilities [C]; raises Unusable, or Unanswered where there is no time or no model.
+
+        speaker: whose mean is taken off, where the model knows it.
+        """
         left = deadline - time.monotonic()
         if left <= 0 or not self._lock.acquire(timeout=left):
             raise Unanswered("no time is left")
@@ -167,27 +195,28 @@ class Scorer:
             from after_model.classifier.scoring import score
 
             torch.set_num_threads(_threads(self.settings))
-            classifier, store = self._load(folder, learner, model)
-            scores = score(classifier, store, [Utterance("clip", clip)], device="cpu")
+            loaded = self._load(folder, learner, model)
+            scores = score(loaded.classifier, loaded.store, [Utterance("clip", clip)], device="cpu")
             for error in scores.skipped:
-                raise Unusable(f"{error.reason}. {error.fix}".removesuffix(". "))
-            return [round(float(p), 6) for p in scores.probs[0]]
+                raise Unusable(cuts.why(error))
+            probs = shifted(scores.probs[0], loaded.shifts.get(speaker))
+            return [round(float(p), 6) for p in probs]
         finally:
             self._lock.release()
 
-    def _load(
-        self, folder: ProjectFolder, learner: str, model: str
-    ) -> tuple[EmotionClassifier, FeatureStore]:
+    def _load(self, folder: ProjectFolder, learner: str, model: str) -> Loaded:
         from after_model.audio import AudioLimits
         from after_model.classifier import EmotionClassifier
         from after_model.features import FeatureStore
         from backend.store import learners
 
-        path = learners.models(folder, learner).path(model)
+        models = learners.models(folder, learner)
+        path = models.path(model)
         if path not in self._loaded:
             started = time.monotonic()
             try:
                 classifier, _ = EmotionClassifier.load(path)
+                shifts = models.metadata(model).get("shifts", {})  # older models have none
             except Exception as error:  # whatever a damaged or removed file leads to
                 raise Unanswered(f"the model {model} can't be loaded: {error!r}") from error
             limits = AudioLimits(max_duration_s=self.settings.max_audio_s)
@@ -198,7 +227,7 @@ class Scorer:
                 workers=1,
                 max_bytes=self.settings.max_cache_bytes,
             )
-            self._loaded[path] = classifier, store
+            self._loaded[path] = Loaded(classifier, store, shifts)
             log.info("model=%s loaded seconds=%.1f", model, time.monotonic() - started)
             while len(self._loaded) > LOADED_MODELS:
                 self._loaded.popitem(last=False)
@@ -212,6 +241,15 @@ def confidence(probs: Sequence[float]) -> float:
         return 1.0
     entropy = -sum(p * math.log(p) for p in probs if p > 0)
     return min(1.0, max(0.0, 1 - entropy / math.log(len(probs))))
+
+
+def shifted(probs: np.ndarray, shift: Sequence[float] | None) -> np.ndarray:
+    """Probabilities [C] whose logits lose this much; as they are for None."""
+    if shift is None:
+        return probs
+    logits = np.log(np.maximum(probs.astype(np.float64), np.finfo(np.float32).tiny)) - shift
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
 
 
 def _mean_confidence(probs: Mapping[str, Sequence[float]]) -> float:

@@ -34,6 +34,12 @@ def quality(order: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_of(name, one) for name, one in found.items() if isinstance(one, Mapping)]
 
 
+def measures(one: Any) -> dict[str, Any]:
+    """{"ua", "accuracy"}: intervals, None where it isn't known or known of too few audits."""
+    found = one if isinstance(one, Mapping) else {}
+    return {name: _interval(found.get(name)) for name in ("ua", "accuracy")}
+
+
 def _of(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
     recalls: Mapping[str, Any] = one.get("recalls") or {}
     missing: Mapping[str, Any] = one.get("missing_of_class") or {}
@@ -43,8 +49,7 @@ def _of(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
         "audits": int(one.get("audits") or 0),
         "rest": int(one.get("rest") or 0),
         "missing": int(one.get("missing") or 0),
-        "ua": _interval(one.get("ua")),
-        "accuracy": _interval(one.get("accuracy")),
+        **measures(one),
         "recalls": [
             {"name": label, "interval": _interval(value), "missing": int(missing.get(label) or 0)}
             for label, value in recalls.items()

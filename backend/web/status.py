@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from backend.settings import Settings
-from backend.store import scores
+from backend.store import cuts, scores
 from backend.store.projects import ORDER, Project, ProjectFolder, Projects
 from backend.web.predicting import serving_version
-from backend.web.quality import asked, pace, quality, time_left
+from backend.web.quality import asked, measures, pace, quality, time_left
 
 log = logging.getLogger("after.status")
 
@@ -90,7 +90,10 @@ def project_status(
     tasks = reader.checked("tasks", folder.task_count, 0)
     plan = reader.mapping("plan.json")
     unusable = reader.checked("tasks", folder.unusable, {})
-    skipped = _skipped(unusable, reader.mapping("skipped.json"))
+    reasons = {str(key): reason for key, reason in unusable.items()}
+    reasons |= {key: str(reason) for key, reason in reader.mapping("skipped.json").items()}
+    cut = reader.mapping(cuts.DOCUMENT)
+    skipped = _skipped(reasons, cut)
     errors = reader.entries("errors", folder.errors)
     running = _running(reader.mapping("progress.json"), now_s)
     serving = serving_version(folder)
@@ -127,6 +130,7 @@ def project_status(
         "shows_guess": project.shows_guess(settings),
         "skipped": skipped[:MAX_SKIPPED],
         "skipped_count": len(skipped),
+        "too_long": len(cuts.too_long(reasons, cut)),
         "errors": errors,
         "problems": reader.problems,
     }
@@ -206,30 +210,23 @@ def _running(progress: dict[str, Any], now_s: float) -> dict[str, Any] | None:
 
 
 def _curve(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """UA over labels; source: "validation" once the last two rounds had labels to validate on.
-
-    Until then "estimate", a linear probe's by cross-validation, which needs no label held out.
-    """
-    rounds = [entry for entry in history if entry.get("labelled")]
-    held_out = [
-        _ua(entry, "validation") if entry.get("held_out", True) else None for entry in rounds
-    ]
-    source = "validation" if len(rounds) > 1 and None not in held_out[-2:] else "estimate"
+    """UA over labels, of rounds that were judged by audits: intervals."""
     return [
         {
             "version": entry.get("version", ""),
             "labelled": int(entry.get("labelled", 0)),
             "ua": ua,
-            "source": source,
             "promoted": bool(entry.get("promoted")),
         }
-        for entry in rounds
-        if (ua := _ua(entry, source)) is not None
+        for entry in history
+        if (ua := _quality(entry)["ua"]) is not None
     ]
 
 
-def _ua(entry: dict[str, Any], source: str) -> float | None:
-    return _number((entry.get(source) or {}).get("ua"))
+def _quality(entry: dict[str, Any]) -> dict[str, Any]:
+    """Of a round's first question."""
+    first: Any = next(iter((entry.get("controls") or {}).values()), {})
+    return measures(first.get("quality") if isinstance(first, dict) else None)
 
 
 def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:
@@ -245,18 +242,13 @@ def _version(entry: dict[str, Any], serving: str | None) -> dict[str, Any]:
         "promoted": bool(entry.get("promoted")),
         "reason": entry.get("reason") or "",
         "agreement": _number(entry.get("agreement")),
-        "scores": _scores(entry.get("validation")),
+        **_quality(entry),
         "controls": {
-            name: {"scores": _scores(c.get("validation")), "promoted": bool(c.get("promoted"))}
+            name: {**measures(c.get("quality")), "promoted": bool(c.get("promoted"))}
             for name, c in controls.items()
             if isinstance(c, dict)
         },
     }
-
-
-def _scores(validation: Any) -> dict[str, float | None]:
-    given = validation if isinstance(validation, dict) else {}
-    return {name: _number(given.get(name)) for name in ("ua", "wa", "macro_f1", "ece")}
 
 
 def _advice(advice: Any) -> dict[str, Any] | None:
@@ -283,8 +275,6 @@ def _speakers(recordings: dict[str, int], newest: dict[str, Any]) -> dict[str, A
         "count": len(recordings),
         "recordings": sum(recordings.values()),
         "helps": bool(found.get("used")) if compared else None,
-        "with_ua": _number(found.get("with_ua")),
-        "without_ua": _number(found.get("without_ua")),
     }
 
 
@@ -302,11 +292,11 @@ def _entropy(folder: ProjectFolder, serving: str | None, reader: _Reader) -> dic
     return {"version": said.version, "bins": counts.tolist(), "count": int(counts.sum())}
 
 
-def _skipped(unusable: dict[int, str], unreadable: dict[str, Any]) -> list[dict[str, str]]:
-    """Clips that can't be used, and why: not fetched, or not readable."""
-    reasons = {str(key): reason for key, reason in unusable.items()}
-    reasons |= {key: str(reason) for key, reason in unreadable.items()}
-    return [{"task": key, "reason": reason} for key, reason in reasons.items()]
+def _skipped(reasons: dict[str, str], cut: dict[str, Any]) -> list[dict[str, str]]:
+    """Clips that can't be used, and why: not fetched, not readable, or too long."""
+    return [
+        {"task": key, "reason": cuts.told(reason, cut.get(key))} for key, reason in reasons.items()
+    ]
 
 
 def duration(seconds: float) -> str:

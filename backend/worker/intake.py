@@ -31,12 +31,13 @@ Votes = dict[str, dict[str, list[list[str]]]]
 class Intake:
     """The labels of one project as Label Studio has them.
 
-    votes: by control, of tasks that have any. finished: tasks that Label Studio wants no label
-    for any more, and those that everybody who saw them skipped. tasks: all ids. since: the newest
-    change seen.
+    wanted: annotations a task, as the project has it. votes: by control, of tasks that have any.
+    finished: tasks that Label Studio wants no label for any more, and those that everybody who saw
+    them skipped. tasks: all ids. since: the newest change seen.
     """
 
     controls: tuple[Control, ...]
+    wanted: int = 1
     votes: Votes = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
     tasks: set[int] = field(default_factory=set)
@@ -46,19 +47,22 @@ class Intake:
     _seen: dict[int, str] = field(default_factory=dict)  # changes of the last seconds, by task
 
     @classmethod
-    def read(cls, client: LabelStudio, project_id: int, controls: Sequence[Control]) -> Intake:
+    def read(
+        cls, client: LabelStudio, project_id: int, controls: Sequence[Control], wanted: int = 1
+    ) -> Intake:
         """Everything, by listing all tasks and those that are annotated."""
         since = client.newest_change(project_id)
         tasks = client.tasks(project_id)
         intake = cls(
             controls=tuple(controls),
+            wanted=wanted,
             finished={task.id for task in tasks if task.is_labeled},
             tasks={task.id for task in tasks},
             since=since,
         )
         for task in client.annotated(project_id):
             intake._note_votes(task["id"], task["annotations"])
-            if _skipped(task["annotations"]):
+            if _is_done(task["annotations"], wanted):
                 intake.finished.add(task["id"])
         intake._all_taken = True
         return intake
@@ -89,7 +93,7 @@ class Intake:
             if task.id not in self.tasks:
                 new.add(task.id)
                 self.tasks.add(task.id)
-            done = task.is_labeled or _skipped(task.annotations)
+            done = task.is_labeled or _is_done(task.annotations, self.wanted)
             (self.finished.add if done else self.finished.discard)(task.id)
             if self._note_votes(task.id, task.annotations):
                 relabelled.add(task.id)
@@ -122,8 +126,14 @@ class Changes:
     relabelled: frozenset[int]
 
 
-def _skipped(annotations: Sequence[Mapping[str, Any]]) -> bool:
-    return bool(annotations) and all(a.get("was_cancelled") for a in annotations)
+def _is_done(annotations: Sequence[Mapping[str, Any]], wanted: int) -> bool:
+    """Whether there are as many as a task wants at most, or everybody who saw it skipped it.
+
+    Label Studio commits an annotation before it sets the task's `is_labeled`, and a look between
+    the two would ask for the task once more.
+    """
+    given = sum(not a.get("was_cancelled") for a in annotations)
+    return given >= wanted or (bool(annotations) and not given)
 
 
 def _earlier(moment: str, by: timedelta) -> str:

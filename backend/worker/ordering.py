@@ -29,7 +29,9 @@ log = logging.getLogger("after.steps")
 FEWEST, MOST = 64, 500  # tasks of a window
 MEMORY_S = 300.0  # a window lasts for twice what was labelled in this time
 CLEAR_AT_ONCE = 10  # tasks; Label Studio's annotators wait 9 ms a prediction
-IDLE_S = 30.0  # without a label: time to tidy up for good
+QUIET_S = 5.0  # without a label: they listen, and wait for nothing
+MOST_STALE = 5000  # tasks that wait for a quiet moment; with more, none is waited for
+IDLE_S, IDLE_TASK_S = 10.0, 0.001  # without a label, and a task of the project: time to tidy up
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Order:
     last_change: float = -1e9
     times: list[float] = field(default_factory=list)  # of labels, the last minutes'
     stale: set[int] = field(default_factory=set)  # tasks with predictions of windows before
+    judged: bool = True  # the quality that is shown is of the window's model
     tidy: bool = False  # nothing of ours but the window is in Label Studio
     foreign: bool = True  # somebody else's predictions may be there
 
@@ -62,12 +65,24 @@ class Order:
         """Tasks of a window: more where more is labelled."""
         return settings.window or min(MOST, max(FEWEST, 2 * len(self.times)))
 
+    def may_clear(self, now_s: float) -> bool:
+        """Whether some of what is stale should go now."""
+        quiet = now_s - self.last_change > QUIET_S or len(self.stale) > MOST_STALE
+        return bool(self.stale) and not self.foreign and quiet
+
+    def idle(self, tasks: int, now_s: float) -> bool:
+        """Whether to tidy up a project of so many tasks: what it reads grows with them."""
+        quiet_s = now_s - self.last_change
+        return bool(self.version) and not self.tidy and quiet_s > max(IDLE_S, IDLE_TASK_S * tasks)
+
     def due(self, settings: Settings, follows: str, step: int, left: int, now_s: float) -> bool:
         """Whether another window is wanted; left: of the window's tasks, those still open."""
         if follows != self.follows or left * 2 < len(self.window):
             return True
-        if not self.changed or follows.startswith("fixed"):
+        if follows.startswith("fixed"):
             return False
+        if not self.changed:  # a model that nobody follows any more is judged after all
+            return not self.judged and now_s - self.last_change > IDLE_S
         waited = now_s - self.first_change
         return len(self.changed) >= step or waited >= settings.step_s
 
@@ -88,7 +103,7 @@ class Orderer:
         self.settings = settings
         self.warm = warm
         # Where every round fine-tunes, its scores are the order: features alone make none.
-        self._steps = settings.learner_config().fine_tuning != "always"
+        self.steps = settings.learner_config().fine_tuning != "always"
 
     def advance(
         self,
@@ -101,14 +116,14 @@ class Orderer:
     ) -> None:
         """Push a window if one is due, else clear a little of what windows before left."""
         mark = follows(folder)
-        if not mark or (mark.startswith("steps") and not self._steps):
+        if not mark or (mark.startswith("steps") and not self.steps):
             return
         left = len(order.window - intake.finished - {int(task) for task in order.changed})
         step = self.settings.step_size or max((len(c.labels) for c in intake.controls), default=1)
         more = len(intake.finished) + len(order.window) < len(intake.tasks)
         if order.due(self.settings, mark, step, left if more else len(order.window), now_s):
             self._push(client, project, folder, intake, order, mark)
-        elif order.stale and not order.foreign and folder.read(BESIDE, None) is None:
+        elif order.may_clear(now_s) and folder.read(BESIDE, None) is None:
             part = sorted(order.stale)[:CLEAR_AT_ONCE]
             client.clear(project.id, part)
             order.stale -= set(part)
@@ -173,6 +188,7 @@ class Orderer:
         order.stale = (order.stale | order.window) - window_
         order.version, order.window, order.follows = version, window_, mark
         order.changed -= taken
+        order.judged = answer.get("judged", True)
         order.first_change, order.tidy = time.monotonic(), False
         log.info(
             "project=%d step=%s labelled=%d window=%d seconds=%.2f",
@@ -191,6 +207,7 @@ class Orderer:
                 "labels": intake.votes,
                 "finished": sorted(intake.finished),
                 "count": order.size(self.settings),
+                "judge": not order.changed,  # nobody waits for this one
             }
         )
 

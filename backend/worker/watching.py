@@ -8,19 +8,10 @@ storm of events to no more than one job at a time. Jobs run beside and hold no w
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any
-
-from dbos import DBOS
 
 from backend.label_studio import labeling, speaking
 from backend.label_studio.predictions import (
@@ -29,83 +20,25 @@ from backend.label_studio.predictions import (
     LabelStudioUnavailable,
     ProjectInfo,
 )
-from backend.settings import Settings, SettingsError
+from backend.settings import Settings
 from backend.store import learners
 from backend.store.history import said
 from backend.store.projects import POOL, SPEAKERS, Project, ProjectFolder, Projects
-from backend.worker import health
-from backend.worker.heartbeat import Heartbeat
-from backend.worker.intake import Changes, Intake, Votes
-from backend.worker.ordering import IDLE_S, Order, Orderer
-from backend.worker.queueing import QUEUE, enqueue
-from backend.worker.takeover import take_over
+from backend.worker.deciding import Known, Truth, different, fair, needed
+from backend.worker.intake import Changes, Intake
+from backend.worker.ordering import Order, Orderer
+from backend.worker.queueing import enqueue
 from backend.worker.warm import WarmProcess
-from backend.worker.workflows import APPLICATION_VERSION, JOBS_AT_ONCE, Jobs
+from backend.worker.workflows import Jobs
 
 log = logging.getLogger("after.worker")
 
-LOST = 75  # exit status of a worker that was given up
-TAKE_OVER_S = 5.0  # between looks at what other workers do
 LOOKS_AT_ONCE = 4  # projects
 LEASE_S = 30.0  # after which another worker watches the projects of one that is silent
 LONGEST_PAUSE_S = 60.0  # after a look that failed
 DECIDE_S = 1.0  # between decisions on a job
 SETTLED_S = 3.0  # without another new task: the import is over
 FULL_LOOK_S, FULL_LOOK_SHARE = 3600.0, 0.01  # listing everything: so rarely, and so little time
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known here of a project, for needed()."""
-
-    serving: str | None  # the release that serves
-    learners: frozenset[str]  # of the controls in its snapshot
-    tasks: frozenset[int]
-    labels: Votes  # that the last round trained on
-    rounds: int  # finished, since the bootstrap of this label space
-    start: int
-    round_size: int
-    speakers: str = ""  # the rule by which they were read
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What Label Studio says."""
-
-    learners: frozenset[str]
-    labels: Votes
-    tasks: frozenset[int]
-    train_pressed: bool
-    speakers: str = ""
-
-
-def needed(known: Known, truth: Truth) -> list[str]:
-    """The jobs that a project needs, most urgent first: "bootstrap", "extend", "round"."""
-    if known.serving is None or truth.learners != known.learners:
-        return ["bootstrap"]
-    others = truth.tasks != known.tasks or truth.speakers != known.speakers
-    jobs = ["extend"] if others else []
-    labelled = {task for votes in truth.labels.values() for task in votes}
-    enough = known.round_size if known.rounds else max(known.start, 1)
-    changed = len(different(known.labels, truth.labels))
-    if labelled and (truth.train_pressed or changed >= enough):
-        jobs.append("round")
-    return jobs
-
-
-def fair(jobs: Sequence[str], last: str | None) -> str | None:
-    """The job to do: not again what was done last while another one waits."""
-    others = [job for job in jobs if job != last]
-    return next(iter(others or jobs), None)
-
-
-def different(before: Votes, after: Votes) -> set[int]:
-    """Tasks whose label is new, another, or gone."""
-    tasks: set[int] = set()
-    for control in {*before, *after}:
-        old, new = before.get(control, {}), after.get(control, {})
-        tasks |= {int(task) for task in {*old, *new} if old.get(task) != new.get(task)}
-    return tasks
 
 
 @dataclass
@@ -177,6 +110,11 @@ class Watcher:
             if not away or isinstance(error, LabelStudioFailing):
                 _tell(project, folder, said(error))
 
+    def warm_up(self) -> None:
+        """Have the first step find its process ready, where steps are what orders come from."""
+        if self._orderer.steps:
+            self.warm.warm_up()
+
     def close(self) -> None:
         self.warm.close()
 
@@ -216,8 +154,7 @@ class Watcher:
         if state.undecided and now_s >= state.decide_at and not _holding(folder, project):
             state.decide_at = now_s + DECIDE_S
             state.undecided = not self._decide(project, folder, state, now_s)
-        quiet = now_s - state.order.last_change > IDLE_S
-        if quiet and state.order.version and not state.order.tidy:
+        if state.order.idle(len(state.intake.tasks), now_s):
             self._orderer.tidy_up(
                 client, project.id, state.order,
                 lambda: self.projects.get(project.id).events != project.events,
@@ -239,7 +176,8 @@ class Watcher:
             return
         controls = labeling.controls(info.label_config)
         intake = state.intake
-        whole = intake is None or intake.controls != controls
+        wanted = info.maximum_annotations
+        whole = intake is None or (intake.controls, intake.wanted) != (controls, wanted)
         if intake is not None and not whole:
             self._take_in(state, intake.refresh(client, project.id), now_s)
             whole = info.task_number != len(intake.tasks) or (
@@ -248,7 +186,7 @@ class Watcher:
         if whole:
             started = time.monotonic()
             before = intake.votes if intake is not None else {}
-            state.intake = Intake.read(client, project.id, controls)
+            state.intake = Intake.read(client, project.id, controls, wanted)
             state.full_at, state.full_took = now_s, time.monotonic() - started
             state.order.note(different(before, state.intake.votes), now_s)
         if state.order.version and info.model_version != state.order.version:
@@ -332,81 +270,3 @@ def _holding(folder: ProjectFolder, project: Project) -> bool:
     if failed["until"] is None:
         return project.events == failed["events"]
     return time.time() < failed["until"]
-
-
-def run_worker(settings: Settings, ready: Callable[[], None] = lambda: None) -> None:
-    """Run jobs and watch projects until SIGINT or SIGTERM; what is unfinished goes on later."""
-    settings.learner_config()  # an unknown name is found now, not in the first job
-    projects = Projects(settings)
-    name, _lock = _own_name(settings)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    DBOS(
-        config={
-            "name": "after",
-            "system_database_url": settings.jobs_url,
-            "application_version": APPLICATION_VERSION,
-            "executor_id": name,
-            "log_level": "WARNING",
-            "notification_listener_polling_interval_sec": 1.0,
-        }
-    )
-    jobs: Jobs
-    heartbeat = Heartbeat(projects, name, lost=lambda: _end(jobs, LOST))
-    jobs = Jobs(settings, projects.fenced(heartbeat.fence), heartbeat.fence)
-    DBOS.launch()
-    DBOS.register_queue(
-        QUEUE,
-        worker_concurrency=JOBS_AT_ONCE,
-        polling_interval_sec=min(1.0, settings.poll_s),
-        on_conflict="always_update",
-    )
-    watcher = Watcher(settings, jobs.projects, jobs, name)
-    log.info("worker=%s ready projects=%d", name, len(projects.all()))
-    watcher.warm.warm_up()
-    ready()
-    looked = -1e9
-    while not stop.wait(settings.poll_s):
-        now_s = time.monotonic()
-        try:
-            if now_s - looked >= TAKE_OVER_S:
-                take_over(projects, name)
-                looked = now_s
-            watcher.tick(now_s)
-        except Exception:  # the database is away, say: the next look may find it
-            log.exception("watching failed")
-        health.note_turn(settings, name)
-    log.info("worker=%s stopping: unfinished jobs go on at the next start", name)
-    watcher.close()
-    heartbeat.end()
-    _end(jobs, 0)
-
-
-def _end(jobs: Jobs, status: int) -> None:
-    """End this process at once: threads of unfinished jobs must not record the end of their
-    children as a failure."""
-    if status == LOST:
-        log.error("another worker has taken over this one's jobs: it ends, and can be started anew")
-    jobs.stopping.set()
-    for child in list(jobs.children):
-        child.kill()
-    logging.shutdown()
-    os._exit(status)
-
-
-def _own_name(settings: Settings) -> tuple[str, IO[Any]]:
-    """A name for this worker that no other living one has, the same after a restart."""
-    folder = settings.data / "workers"
-    folder.mkdir(parents=True, exist_ok=True)
-    base = settings.worker_name or socket.gethostname()
-    for number in range(1, 100):
-        name = base if number == 1 else f"{base}-{number}"
-        lock = (folder / f"{name}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        return name, lock
-    raise SettingsError(f"{folder}: a hundred workers are running already")

@@ -13,26 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfiguredInstance
 
 from backend.compute.orders import at_random
-from backend.compute.turns import COMPUTING
-from backend.label_studio import audio as recordings
 from backend.label_studio import connect, labeling, speaking
-from backend.label_studio.departed import DOCUMENT as DEPARTED
-from backend.label_studio.departed import sweep
-from backend.label_studio.failures import DOCUMENT as FAILURES
-from backend.label_studio.failures import Failures
 from backend.label_studio.predictions import LabelStudio, LabelStudioUnavailable
 from backend.settings import Settings
 from backend.store import learners, scores
@@ -41,30 +30,24 @@ from backend.store.history import said
 from backend.store.projects import (
     FOLLOWS,
     ORDER,
-    SPEAKERS,
     Project,
     ProjectFolder,
     Projects,
-    TaskRecord,
 )
 from backend.worker import rounds
-from backend.worker.logs import keep_short
 from backend.worker.ordering import follows
 from backend.worker.patience import patiently
+from backend.worker.pool import Pool
+from backend.worker.supervision import POLL_S, Children, JobFailed
 
 log = logging.getLogger("after.jobs")
 
 JOBS_AT_ONCE = 8  # they mostly wait: training is one at a time per device (compute.py)
 # Changes when a workflow's steps do. Without it every change of code would orphan running jobs.
 APPLICATION_VERSION = "after-jobs-2"
-POLL_S = 0.2
-FETCH_STAGE, WAIT_STAGE = "reading audio", "waiting"
+WAIT_STAGE = "waiting"
 
 Result = TypeVar("Result")
-
-
-class JobFailed(RuntimeError):
-    """A step that can't succeed; the message is for the user."""
 
 
 class JobCancelled(RuntimeError):
@@ -79,9 +62,8 @@ class Jobs(DBOSConfiguredInstance):
         """projects: fenced by this worker's lease, as the children that compute will be."""
         self.settings = settings
         self.projects = projects
-        self.fence = fence
         self.stopping = threading.Event()
-        self.children: set[subprocess.Popen[bytes]] = set()
+        self.children = Children(settings, fence)
         super().__init__("jobs")
 
     # --- workflows -------------------------------------------------------------------------------
@@ -178,12 +160,17 @@ class Jobs(DBOSConfiguredInstance):
     def read_tasks(self, project_id: int, version: str) -> None:
         """The tasks as they are now, and the audio of those that have none here yet."""
         project, folder = self._project(project_id)
-        self._patiently(project, lambda: self._read_tasks(project, folder, version))
+        rule = speaking.rule_of(project)
+        pool = Pool(self._client(project), folder, rule, self.settings)
+        self._patiently(project, lambda: pool.read(version))
+        self._first_order(folder, version)
+        self._patiently(project, lambda: pool.fetch(version, lambda: self._check(folder)))
 
     @DBOS.step(name="compute")
     def compute(self, project_id: int, work: str, version: str) -> None:
-        """The heavy part, in a process of its own (compute.py)."""
-        self._run_child(self._project(project_id)[1], work, version)
+        """The heavy part, in a process of its own (supervision.py)."""
+        folder = self._project(project_id)[1]
+        self.children.run(folder, work, version, lambda: self._check(folder))
 
     @DBOS.step(name="trained")
     def trained(self, project_id: int, version: str) -> None:
@@ -305,65 +292,6 @@ class Jobs(DBOSConfiguredInstance):
         if folder.read("cancel", None) is not None:
             raise JobCancelled
 
-    def _read_tasks(self, project: Project, folder: ProjectFolder, version: str) -> None:
-        client = self._client(project)
-        keys = {control["audio_key"] for control in folder.snapshot(version)["controls"]}
-        rule = speaking.rule_of(self.projects.get(project.id))
-        known = folder.tasks()
-        tasks: dict[int, TaskRecord] = {}
-        listed = client.tasks_after(project.id, max(known, default=0))
-        count = client.project(project.id).task_number
-        if len(known) + len(listed) == count and folder.read(SPEAKERS, "") == str(rule):
-            tasks = dict(known)  # all that happened is that some came
-        else:
-            listed = client.tasks(project.id)
-        for task in listed:
-            audio = {key: task.data[key] for key in sorted(keys) if task.data.get(key)}
-            before = known.get(task.id)
-            same = before is not None and before.audio == audio and before.error is None
-            path = dict(before.path) if before is not None and same else {}
-            speaker = rule.speaker(task.data, next(iter(audio.values()), ""))
-            tasks[task.id] = TaskRecord(audio, path, None, task.is_labeled, speaker)
-        there = {r.audio[key]: path for r in tasks.values() for key, path in r.path.items()}
-        wanted: dict[str, list[tuple[int, str]]] = {}  # who wants each address: several may
-        for task_id, record in tasks.items():
-            nothing = None if record.audio else f"no audio under {', '.join(sorted(keys))}"
-            tasks[task_id] = replace(record, path=dict(record.path), error=nothing)
-            for key, uri in record.audio.items():
-                if uri in there:
-                    tasks[task_id].path[key] = there[uri]
-                elif key not in record.path:
-                    wanted.setdefault(str(uri), []).append((task_id, key))
-        folder.save_tasks(tasks)
-        self._first_order(folder, version)
-        started = time.time()
-
-        def progress(stage: str, done: float, total: float) -> None:
-            self._check(folder)
-            folder.note_progress(version, FETCH_STAGE, done, total, started)
-
-        items = {f"{users[0][0]}-{users[0][1]}": uri for uri, users in wanted.items()}
-        failures = Failures(folder.read(FAILURES, {}))
-        try:
-            fetched = recordings.fetch(
-                client, folder.audio, items, self.settings, progress, failures
-            )
-        finally:
-            with contextlib.suppress(OSError):  # a full disk: what was remembered is asked again
-                folder.write(FAILURES, failures.content())
-        for name, result in fetched.items():
-            for task_id, key in wanted[items[name]]:
-                record = tasks[task_id]
-                if result.path is None:
-                    tasks[task_id] = replace(record, error=result.error)
-                else:
-                    record.path[key] = result.path.relative_to(folder.path).as_posix()
-        folder.save_tasks(tasks)
-        folder.write(SPEAKERS, str(rule))
-        missing = folder.read(DEPARTED, {})
-        used = {Path(path).name for task in tasks.values() for path in task.path.values()}
-        folder.write(DEPARTED, sweep(folder.audio, tasks, used, missing, time.time()))
-
     def _first_order(self, folder: ProjectFolder, version: str) -> None:
         """People can begin at once where the start is random: audio and features come behind."""
         if self.settings.learner_config().start == "random" and not follows(folder):
@@ -371,58 +299,5 @@ class Jobs(DBOSConfiguredInstance):
             scores.write(folder.path, order, scores.FIXED)
             folder.write(FOLLOWS, {"release": version, "at": time.time()})
 
-    def _run_child(self, folder: ProjectFolder, work: str, version: str) -> None:
-        """Do the work; raises JobFailed with its reason, JobCancelled when told to stop."""
-        self._check(folder)
-        folder.delete(["failure.json", COMPUTING])
-        command = [
-            sys.executable, "-m", "backend.compute", work, folder.path.name, version,
-            self.fence.lease, str(self.fence.token),
-        ]  # fmt: skip
-        environment = os.environ | {"AFTER_DATA": str(self.settings.data)}
-        deadline = float("inf")
-        path = folder.path / "compute.log"
-        with path.open("ab") as output:
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,
-                cwd=Path(__file__).parents[2],
-            )  # fmt: skip
-        self.children.add(child)
-        try:
-            while child.poll() is None:
-                self._check(folder)
-                if deadline == float("inf") and folder.read(COMPUTING, None) is not None:
-                    deadline = time.monotonic() + self.settings.compute_timeout_s
-                if time.monotonic() > deadline:
-                    raise JobFailed(
-                        f"{work} took longer than AFTER_COMPUTE_TIMEOUT_S="
-                        f"{self.settings.compute_timeout_s:g}; raise it or use a smaller backbone"
-                    )
-                keep_short(path)
-                time.sleep(POLL_S)
-            self._check(folder)
-        finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
-            self.children.discard(child)
-        if child.returncode:
-            raise JobFailed(_reason(folder, work, child.returncode))
-
     def _finish(self, folder: ProjectFolder) -> None:
         folder.delete(["progress.json", "failed.json", "cancel"])
-
-
-def _reason(folder: ProjectFolder, work: str, code: int) -> str:
-    """Why a child ended badly."""
-    said = folder.read("failure.json", {}).get("message")
-    if said:
-        return f"{work}: {said}"
-    if code < 0:
-        return (
-            f"{work}: the process was killed by signal {-code}; if memory ran out, use a smaller "
-            "backbone or a machine with more"
-        )
-    tail = (folder.path / "compute.log").read_bytes()[-2000:].decode(errors="replace")
-    lines = [line for line in tail.splitlines() if line.strip()]
-    return f"{work}: {lines[-1] if lines else f'exit status {code}'}"

@@ -23,6 +23,7 @@ from benchmarks.order.watch import Watch, delays
 from benchmarks.story import truth
 from benchmarks.story.annotator import Annotator, Served
 from benchmarks.story.errors import StoryError
+from benchmarks.story.people import person_of
 from benchmarks.story.services import Services
 from benchmarks.story.telling import Teller
 
@@ -78,11 +79,12 @@ def _measure(options: argparse.Namespace, data: Path) -> Found:
         began = time.monotonic()
         services.wait_for_order()
         answers = _filled(services, client, labels, options.tasks, teller)
+        found.tasks = len(answers)  # at least as many as there are recordings
         found.first_order_s = _ordered(services, began)
-        _settled(services, options.tasks, teller)
+        _settled(services, found.tasks, teller)
         found.ready_s = time.monotonic() - began
-        alone = _another_project(client, services, names, options.tasks)
-        with _annotators(services, [alone], _any(names), 1) as people:
+        alone = _another_project(client, services, names, found.tasks)
+        with _annotators(services, [alone], _any(names), options.annotators) as people:
             found.waits_alone = _waits(_label(people, options.baseline, options.seconds_per_label))
         database = data / "label-studio" / "label_studio.sqlite3"
         with (
@@ -93,7 +95,7 @@ def _measure(options: argparse.Namespace, data: Path) -> Found:
             time.sleep(OWN_START_S + 10)
         found.labels, found.versions = len(served), len(watch.seen)
         found.waits = _waits(served)
-        found.delays = delays(watch.seen, sorted(one.labelled_s for one in served))
+        found.delays = delays(watch.seen, _first_labels(served))
     return found
 
 
@@ -167,10 +169,11 @@ class _any(dict[int, str]):
 def _annotators(
     services: Services, projects: Sequence[int], answers: dict[int, str], count: int
 ) -> Iterator[list[Annotator]]:
+    url = services.label_studio_url
     people = [
-        Annotator(services.label_studio_url, services.token, project, answers)
+        Annotator(url, person_of(url, services.token, number), project, answers)
         for project in projects
-        for _ in range(count)
+        for number in range(count)
     ]
     try:
         yield people
@@ -201,6 +204,14 @@ def _label(people: Sequence[Annotator], count: int, seconds: float) -> list[Serv
 
 def _waits(served: Sequence[Served]) -> list[float]:
     return [one.waited_s for one in served]
+
+
+def _first_labels(served: Sequence[Served]) -> list[float]:
+    """When each task got its first label, in order: a second one is no new task that is known."""
+    first: dict[int, float] = {}
+    for one in sorted(served, key=lambda one: one.labelled_s):
+        first.setdefault(one.task, one.labelled_s)
+    return list(first.values())
 
 
 def _show(found: Found) -> None:
@@ -236,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", type=int, default=4500, help="(default: %(default)s)")
     parser.add_argument("--labels", type=int, default=60, help="(default: %(default)s)")
     parser.add_argument("--annotators", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--baseline", type=int, default=20, metavar="N",
+    parser.add_argument("--baseline", type=int, default=40, metavar="N",
                         help="labels in the project without a backend")  # fmt: skip
     parser.add_argument("--seconds-per-label", type=float, default=1.2, metavar="N",
                         help="(default: %(default)s)")  # fmt: skip

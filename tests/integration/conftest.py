@@ -12,13 +12,12 @@ import http.server
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,6 +28,10 @@ import numpy as np
 import pytest
 import soundfile
 from filelock import FileLock
+
+from backend.label_studio.connect import Connected, Wishes, connect
+from backend.settings import Settings
+from tests.integration.web import free_port, web_service
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "1.23.2"
@@ -267,12 +270,6 @@ def choice_result(control: str, *choices: str) -> dict[str, Any]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _virtual_environment() -> Path:
     """Where Label Studio is installed; skips where it isn't."""
     venv = Path(os.environ.get("AFTER_LABEL_STUDIO_VENV") or ROOT / ".venv-label-studio")
@@ -340,3 +337,35 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         soundfile.write(path, tone, 16_000)
         paths.append(path)
     return paths
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Of a backend whose web service answers."""
+    with web_service(tmp_path / "data") as chosen:
+        yield chosen
+
+
+@pytest.fixture
+def project(label_studio: LabelStudioServer, clips: list[Path]) -> CreatedProject:
+    """Three uploads."""
+    return label_studio.project(clips=clips[:3])
+
+
+@pytest.fixture
+def join(
+    label_studio: LabelStudioServer, settings: Settings, request: pytest.FixtureRequest
+) -> Callable[..., Connected]:
+    """join(which=the project, settings=..., backend_url=None, **wishes) connects it."""
+
+    def call(
+        which: CreatedProject | None = None,
+        settings: Settings = settings,
+        backend_url: str | None = None,
+        **wishes: Any,
+    ) -> Connected:
+        which = which or request.getfixturevalue("project")
+        token, url = label_studio.legacy_token, label_studio.url
+        return connect(settings, url, token, which.id, backend_url, Wishes(**wishes))
+
+    return call

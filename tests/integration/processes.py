@@ -19,7 +19,8 @@ from pydantic import SecretStr
 from backend.settings import Settings
 from backend.store.projects import ORDER, ProjectFolder, Projects
 from backend.worker.ordering import follows
-from tests.integration.conftest import ROOT, LabelStudioServer, free_port
+from tests.integration.conftest import ROOT, LabelStudioServer
+from tests.integration.web import free_port
 
 # Small: what is tested is that it happens, not how well; with pre-training and fine-tuning, so that
 # bootstraps and rounds have stages long enough to be killed in.

@@ -14,42 +14,14 @@ from backend.label_studio.display import TAB
 from backend.label_studio.labeling import LabelingError
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, Prediction
 from backend.store.projects import ORDER, Projects, UnknownProject
-from tests.integration.conftest import choice_result, free_port
-from tests.integration.web import web_service
+from tests.integration.conftest import choice_result
+from tests.integration.web import free_port, web_service
 
 TEXT = (
     '<View><Text name="text" value="$text"/><Choices name="topic" toName="text">'
     '<Choice value="a"/><Choice value="b"/></Choices></View>'
 )
 VERSION = "after-s00001-n0000"
-
-
-@pytest.fixture
-def settings(tmp_path):
-    with web_service(tmp_path / "data") as chosen:
-        yield chosen
-
-
-@pytest.fixture
-def project(label_studio, clips):
-    return label_studio.project(clips=clips[:3])
-
-
-@pytest.fixture
-def join(label_studio, settings, project):
-    """join() connects the project."""
-
-    def call(**options):
-        options = {"backend_url": None, "settings": settings} | options
-        return connect(
-            options["settings"],
-            label_studio.url,
-            label_studio.legacy_token,
-            project.id,
-            options["backend_url"],
-        )
-
-    return call
 
 
 def state(server, project):

@@ -29,17 +29,6 @@ GUESS = "happy"
 
 
 @pytest.fixture
-def settings(tmp_path):
-    with web_service(tmp_path / "data") as chosen:
-        yield chosen
-
-
-@pytest.fixture
-def project(label_studio, clips):
-    return label_studio.project(clips=clips[:3])
-
-
-@pytest.fixture
 def spoken(label_studio, clips, tmp_path):
     """Eight uploads by two speakers, their names as EmoDB's."""
     names = [f"{speaker}a0{i}Wa.wav" for speaker in ("03", "08") for i in range(1, 5)]
@@ -47,17 +36,6 @@ def spoken(label_studio, clips, tmp_path):
         Path(shutil.copy(clip, tmp_path / name)) for clip, name in zip(clips, names, strict=True)
     ]
     return label_studio.project(clips=copies)
-
-
-@pytest.fixture
-def join(label_studio, settings):
-    """join(project, wish=...) connects it."""
-
-    def call(project, **wishes):
-        token = label_studio.legacy_token
-        return connect(settings, label_studio.url, token, project.id, wishes=Wishes(**wishes))
-
-    return call
 
 
 @pytest.fixture

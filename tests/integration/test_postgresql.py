@@ -23,9 +23,9 @@ from backend.store.backup import BackupError, backup, restore
 from backend.store.engine import Fence, LeaseLost
 from backend.store.projects import Project, Projects, TaskRecord
 from backend.store.schema import METADATA
-from tests.integration.conftest import free_port
 from tests.integration.processes import backend, label_served
 from tests.integration.test_faults import answer
+from tests.integration.web import free_port
 
 pytestmark = pytest.mark.slow
 

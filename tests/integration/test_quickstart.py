@@ -19,8 +19,9 @@ import httpx
 import pytest
 
 from backend.cli import own_label_studio
-from tests.integration.conftest import ROOT, _migrated, _virtual_environment, free_port
+from tests.integration.conftest import ROOT, _migrated, _virtual_environment
 from tests.integration.processes import QUICK
+from tests.integration.web import free_port
 
 PATIENCE_S = 300
 

@@ -10,7 +10,7 @@ from after_model.audio import probe
 from backend.label_studio import audio as recordings
 from backend.label_studio.predictions import LabelStudio, LabelStudioError, LabelStudioUnavailable
 from backend.settings import Settings
-from tests.integration.conftest import free_port
+from tests.integration.web import free_port
 
 
 @pytest.fixture(params=["legacy token", "personal access token"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from werkzeug.serving import make_server
 
 from backend.settings import Settings
 from backend.web.app import create_app
-from tests.integration.conftest import free_port
 
 
 @contextmanager
@@ -30,3 +30,9 @@ def web_service(data: Path, **values: Any) -> Iterator[Settings]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

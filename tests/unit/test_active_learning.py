@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from after_model import acquisition, initialization
 from after_model.active_learning import (
@@ -414,6 +415,24 @@ def test_nothing_competes_with_speakers_means(make, recordings, monkeypatch):
     assert learner._probe().speakers.used
     assert learner.curve[-1].kept == "probe"
     assert "speakers' means" in learner.curve[-1].reason
+
+
+def test_a_published_model_with_its_shifts_says_of_known_speakers_what_the_probe_says(
+    make, recordings, monkeypatch
+):
+    pool = [dataclasses.replace(u, speaker=f"s{i % 3}") for i, u in enumerate(recordings[:12])]
+    settings = functools.partial(ProbeConfig, speaker_margin=-math.inf)
+    monkeypatch.setattr(serving, "ProbeConfig", settings)
+    learner = make(DEFAULT, pool=pool)
+    run(learner)
+    version = learner.curve[-1].version
+    shifts = learner.models.metadata(version)["shifts"]
+    assert set(shifts) == {"s0", "s1", "s2"}
+    classifier, _ = EmotionClassifier.load(learner.models.path(version))
+    plain = score(classifier, learner.store, pool).probs
+    shifted = softmax(np.log(plain) - [shifts[u.speaker] for u in pool], axis=1)
+    np.testing.assert_allclose(shifted, learner.predict(pool).probs, atol=1e-3)
+    assert np.abs(shifted - plain).max() > 1e-3
 
 
 def test_the_presets_differ_where_the_paper_says_so():

@@ -87,6 +87,21 @@ def test_resampling_removes_what_would_alias(write_wav):
     assert np.sqrt(np.mean(wave[1000:-1000] ** 2)) < 0.005
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 11_025])
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 3.1, 7.77])
+def test_a_long_recording_is_resampled_in_pieces_as_if_at_once(
+    write_wav, monkeypatch, rate, seconds
+):
+    wave = 0.3 * np.random.default_rng(1).normal(size=int(seconds * rate)).astype(np.float32)
+    path = write_wav(samples=wave, rate=rate, subtype="FLOAT")
+    at_once = audio.load(path)
+    monkeypatch.setattr(audio, "PIECE_S", 2)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 7_000)
+    in_pieces = audio.load(path)
+    assert len(in_pieces) == len(at_once)
+    np.testing.assert_allclose(in_pieces, at_once, atol=1e-6)
+
+
 def test_both_resamplers_agree(monkeypatch):
     wave = sine(44_100, 500).astype(np.float32)
     from_table = audio._resample(wave, 44_100)

@@ -12,24 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compute_fixtures import CONTROL, label_of, twelve_tasks
 from scipy.stats import entropy
 
+from after_model.audio import probe
 from backend.compute import pools
 from backend.compute import work as compute
 from backend.settings import Settings
 from backend.store import scores
-from backend.store.projects import FOLLOWS, POOL, ProjectFolder, Projects, TaskRecord
+from backend.store.projects import FOLLOWS, POOL, ProjectFolder, TaskRecord
 
-CONTROL = {
-    "name": "emotion", "to_name": "audio", "audio_key": "audio",
-    "labels": ["hum", "hiss"], "multiple": False, "learner": "emotion-1",
-}  # fmt: skip
 START, ROUND = "after-r00-n0000", "after-r01-n0006"
 LABELLED = ["1", "2", "3", "4", "5", "6"]
-
-
-def label_of(task: str) -> str:
-    return "hum" if int(task) % 2 else "hiss"
 
 
 @pytest.fixture
@@ -43,14 +37,7 @@ def settings(tmp_path: Path, tiny_backbone: Path) -> Settings:
 @pytest.fixture
 def folder(settings: Settings, recordings) -> ProjectFolder:
     """Twelve tasks; the audio of task 12 is no audio."""
-    result = Projects(settings).folder(7)
-    result.audio.mkdir(parents=True)
-    tasks = {}
-    for number, utterance in enumerate(recordings[:12], start=1):
-        shutil.copy(utterance.path, result.audio / f"{number}.wav")
-        tasks[number] = TaskRecord({"audio": "u"}, {"audio": f"audio/{number}.wav"})
-    (result.audio / "12.wav").write_bytes(b"no audio")
-    result.save_tasks(tasks)
+    result = twelve_tasks(settings, recordings)
     snapshot(result, START, {})
     return result
 
@@ -69,6 +56,18 @@ def started(settings: Settings, folder: ProjectFolder) -> ProjectFolder:
     compute.bootstrap(settings, folder, START)
     folder.releases.publish(START, {})
     return folder
+
+
+def test_a_recording_that_lasts_too_long_is_skipped_and_names_the_command(
+    settings: Settings, folder: ProjectFolder
+) -> None:
+    longest = max(probe(path).duration_s for path in folder.audio.glob("?.wav"))
+    compute.bootstrap(settings.model_copy(update={"max_audio_s": longest - 0.01}), folder, START)
+    skipped = folder.read("skipped.json", {})
+    del skipped["12"]
+    assert skipped
+    for reason in skipped.values():
+        assert reason.endswith("python -m backend cut PROJECT makes utterances of it")
 
 
 def label(folder: ProjectFolder, keys: list[str]) -> dict[str, list[list[str]]]:
@@ -113,6 +112,14 @@ def test_an_unreadable_recording_is_left_out_and_told(started):
 def test_after_a_probes_round_steps_go_on(trained):
     assert trained.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["kept"] == "probe"
     assert trained.read(FOLLOWS, None) is None
+
+
+def test_how_good_a_model_was_is_kept_with_its_round(trained):
+    """Of six labels no audit tells anything: what is kept says so."""
+    quality = trained.read(f"rounds/{ROUND}/trained.json", {})["emotion"]["quality"]
+    assert quality["ua"] is None
+    assert quality["missing"] > 0
+    assert quality["rest"] == 5
 
 
 def test_training_twice_trains_once(settings, trained):

@@ -20,6 +20,8 @@ from backend.cli import doctor as module
 from backend.cli.doctor import Check, doctor, line, main
 from backend.label_studio.connect import wanted_headers
 from backend.label_studio.importing import IMPORT_FLAG
+from backend.store import cuts
+from backend.store.cuts import HINT
 from backend.store.projects import ORDER, Project, Projects, UnknownProject
 
 URL = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -382,6 +384,16 @@ def test_audio_that_cannot_be_fetched_is_named(check, fake):
 
 
 # --- what is printed -----------------------------------------------------------------------------
+
+
+def test_recordings_left_out_for_their_length_name_the_command(check, settings):
+    folder = Projects(settings).folder(1)
+    folder.write("skipped.json", {"5": f"lasts 300.0 s, more than 120 s. {HINT}", "6": "is silent"})
+    found = check("long recordings")
+    assert found.ok
+    assert found.detail.startswith("1 of more than 120 s are left out; python -m backend cut 1 ")
+    cuts.note(folder, 5, "u", 20)
+    assert "none" in check("long recordings").detail
 
 
 def test_a_failure_shows_its_fix_and_a_success_does_not():

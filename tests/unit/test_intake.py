@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from web_fixtures import add_project, make_settings
@@ -147,6 +148,35 @@ def test_what_is_taken_in_is_kept_for_rounds(tmp_path):
     again = Intake.read(server, 1, CONTROLS)
     again.keep(folder)
     assert folder.labels() == again.votes == {"emotion": {"3": [["joy"]]}}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_task_with_its_annotation_is_finished_before_label_studio_says_so(whole):
+    """The annotation is committed first, `is_labeled` after it; a look may fall between."""
+    server = Server()
+    server.put(1)
+    intake = Intake.read(server, 1, CONTROLS)
+    server.put(1, "joy")
+    server.all[1] = replace(server.all[1], is_labeled=False)
+    if whole:
+        intake = Intake.read(server, 1, CONTROLS)
+    else:
+        intake.refresh(server, 1)
+    assert intake.labelled == {"1"}
+    assert intake.finished == {1}
+
+
+def test_one_annotation_of_two_wanted_is_not_finished():
+    server = Server()
+    server.put(1)
+    server.put(2)
+    intake = Intake.read(server, 1, CONTROLS, wanted=2)
+    for task, labelled in ((1, False), (2, True)):  # task 2 is of the part that wants one
+        server.put(task, "joy")
+        server.all[task] = replace(server.all[task], is_labeled=labelled)
+    intake.refresh(server, 1)
+    assert intake.finished == {2}
+    assert Intake.read(server, 1, CONTROLS, wanted=2).finished == {2}
 
 
 def test_what_everybody_skipped_wants_no_label():

@@ -10,7 +10,7 @@ from backend.label_studio.predictions import LabelStudio
 from backend.store import scores
 from backend.store.projects import FOLLOWS, ORDER, POOL, Projects
 from backend.worker.intake import Intake
-from backend.worker.ordering import FEWEST, MOST, Order, Orderer, follows
+from backend.worker.ordering import FEWEST, IDLE_S, MOST, QUIET_S, Order, Orderer, follows
 from tests.unit.test_intake import CONTROLS
 
 STEPS = "steps 1"
@@ -38,6 +38,15 @@ def test_fewer_labels_are_due_after_some_seconds(settings):
     waiting.note({1}, 100.0)
     assert not waiting.due(settings, STEPS, 7, 63, 100.0 + settings.step_s - 0.1)
     assert waiting.due(settings, STEPS, 7, 63, 100.0 + settings.step_s)
+
+
+def test_a_model_that_was_not_judged_is_when_labelling_stops(settings):
+    """The quality that the page shows must not stay that of a model before."""
+    left = order(judged=False, last_change=100.0)
+    assert not left.due(settings, STEPS, 7, 63, 100.0 + IDLE_S - 0.1)
+    assert left.due(settings, STEPS, 7, 63, 100.0 + IDLE_S + 0.1)
+    left.judged = True
+    assert not left.due(settings, STEPS, 7, 63, 100.0 + IDLE_S + 0.1)
 
 
 def test_a_window_is_refilled_at_half(settings):
@@ -135,6 +144,8 @@ def test_windows_follow_labels_and_leave_nothing_behind(settings):
     assert client.pushed[1:] == [("after-s00002-n0002", [2, 3, 4, 5])]
     assert not state.changed
     advance(1.1)
+    assert client.cleared == []  # somebody labels: deleting would hold them up
+    advance(1.0 + QUIET_S + 0.1)
     assert client.cleared == [0, 1]
     assert folder.read(ORDER, {})["version"] == "after-s00002-n0002"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,10 +51,10 @@ def folder(settings, tiny_backbone):
     return folder
 
 
-def publish(folder, learner, model, backbone):
+def publish(folder, learner, model, backbone, **metadata):
     classifier = new_classifier(load_backbone(backbone), len(LABELS))
     learners.models(folder, learner).publish(
-        model, lambda path: classifier.save(path, LabelSpace(tuple(LABELS))), {}
+        model, lambda path: classifier.save(path, LabelSpace(tuple(LABELS))), metadata
     )
 
 
@@ -95,6 +96,30 @@ def test_an_answer_is_what_the_library_gives(settings, folder, clip):
     (answer,) = predict(settings, [task(2)])
     assert answer["score"] == pytest.approx(confidence(probs.tolist()), abs=1e-4)
     assert answer["result"][0]["value"]["choices"] == [LABELS[int(probs.argmax())]]
+
+
+def test_a_new_task_of_a_known_speaker_loses_that_speakers_mean(
+    settings, folder, clip, tiny_backbone
+):
+    """As the probe does where the task is in the pool."""
+    from scipy.special import softmax
+
+    learner, shift = described()["learner"], [2.0, -1.0, 0.5, -1.5]
+    publish(folder, learner, "known", tiny_backbone, shifts={"anna": shift})
+    release(
+        folder, "after-r02-n0020", {1: entry(0.1, 0.7, 0.1, 0.1)}, {"emotion": [learner, "known"]}
+    )
+    predictor = Predictor(settings)
+    score_of = partial(predictor._scorer.score, folder, learner, "known", clip)
+    plain = score_of(time.monotonic() + 60)
+    by_anna = softmax(np.log(plain) - shift)
+    assert score_of(time.monotonic() + 60, "anna") == pytest.approx(by_anna, abs=1e-4)
+    assert score_of(time.monotonic() + 60, "nobody known") == plain
+
+    Projects(settings).change(1, speaker_key="who")
+    tasks = [{"id": 5, "data": {"audio": "u", "who": "anna"}}, {"id": 6, "data": {"audio": "u"}}]
+    found = [answer["score"] for answer in predict(settings, tasks, predictor)]
+    assert found == pytest.approx([confidence(by_anna), confidence(plain)], abs=1e-4)
 
 
 def test_an_unreadable_clip_is_empty_last_and_reported(settings, folder, clip):

@@ -231,3 +231,12 @@ def test_no_pattern_of_ours_needs_more_than_a_moment() -> None:
     for _, pattern in (*speakers.NAMES, *speakers.SAID, *speakers.FOLDERS, *speakers.MAYBE):
         re.search(pattern, hostile)
     assert time.process_time() - began < 1
+
+
+def test_a_segment_is_known_by_the_recording_that_it_was_cut_from() -> None:
+    rule = Rule(pattern=r"(?:^|/)(\d\d)a")
+    data = {"audio": "/data/upload/1/0badcafe-5f3a-00001.flac", "source": "calls/03a01.wav"}
+    part = data | {"start_s": 1.5, "end_s": 4}
+    assert rule.speaker(part, speakers.address_in(part, ["audio"])) == "03"
+    assert speakers.address_in(data, ["audio"]) == data["audio"]  # a field that means else
+    assert speakers.address_in(data | {"start_s": "1", "end_s": "4"}, ["audio"]) == data["audio"]

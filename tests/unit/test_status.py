@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from backend.store import scores
 from backend.store.projects import ORDER, Projects
 from backend.store.schema import DOCUMENTS, HISTORY
 from backend.web.charts import entropy_histogram, learning_curve, ticks
-from backend.web.status import BUDGET_SHARE, _curve, _learning, duration, status
+from backend.web.status import BUDGET_SHARE, _learning, duration, status
 
 
 @pytest.fixture
@@ -84,9 +85,33 @@ def test_the_next_round_is_after_so_many_labels(settings):
     assert only(settings)["next_round"] == {"at": 92, "missing": 14}
 
 
-def test_the_curve_is_of_rounds_that_were_validated(settings):
-    living_project(settings)
-    assert [point["labelled"] for point in only(settings)["curve"]] == [12, 32, 52, 72]
+def test_the_curve_is_of_rounds_that_audits_judged(settings):
+    folder = living_project(settings)
+    folder.add_history(history_entry(5, 92, 0.8, controls={"emotion": {"quality": {"ua": None}}}))
+    curve = only(settings)["curve"]
+    assert [point["labelled"] for point in curve] == [12, 32, 52, 72]
+    assert all(point["ua"]["low"] < point["ua"]["value"] < point["ua"]["high"] for point in curve)
+
+
+def test_no_number_of_quality_is_shown_without_its_interval(settings):
+    """Cross-validation on the labels asked for is far too low for the rest of the pool."""
+    folder = living_project(settings)
+    entry = history_entry(5, 92, None, validation={"ua": 0.4321, "wa": 0.4321, "ece": 0.4321})
+    folder.add_history(entry | {"estimate": {"ua": 0.4321}})
+    page = make_client(settings).get("/").text
+    shown = page + json.dumps(status(settings)) + status_text(status(settings))
+    assert "43.2" not in shown
+    assert "0.43" not in shown
+    assert '<td class="n">75 % <span class="soft">(63 to 83)</span></td>' in page
+
+
+def test_a_version_that_too_few_audits_judged_has_no_number(settings):
+    folder = add_project(settings)
+    controls = {"emotion": {"quality": {"ua": None, "accuracy": None}, "promoted": True}}
+    folder.add_history(history_entry(1, 12, 0.5, controls=controls))
+    (version,) = only(settings)["versions"]
+    assert (version["ua"], version["accuracy"]) == (None, None)
+    assert make_client(settings).get("/").text.count('<td class="n">\u2013</td>') == 2
 
 
 def test_versions_are_newest_first_and_say_which_serves(settings):
@@ -152,16 +177,16 @@ def test_speakers_are_counted_and_whether_their_means_help_is_said(settings):
     folder = add_project(settings)
     spoken(folder, "anna", "ben", "anna", "")
     assert only(settings)["speakers"] == {
-        "count": 2, "recordings": 3, "helps": None, "with_ua": None, "without_ua": None,
+        "count": 2, "recordings": 3, "helps": None,
     }  # fmt: skip
     report = {"used": True, "with_ua": 0.8, "without_ua": 0.7, "with_loss": 1.0}
     controls = {"emotion": {"speakers": report}}
     folder.add_history(history_entry(1, 12, 0.5, controls=controls))
-    found = only(settings)["speakers"]
-    assert (found["helps"], found["with_ua"], found["without_ua"]) == (True, 0.8, 0.7)
+    assert only(settings)["speakers"]["helps"]
     page = make_client(settings).get("/").text
     assert "2 speakers" in page
-    assert "helps and is done: UA 80.0 % with, 70.0 % without" in page
+    assert "helps and is done, as labels of speakers that were not learnt from say" in page
+    assert "80" not in status_text(status(settings)).partition("speakers")[2].splitlines()[0]
 
 
 def test_too_few_labels_to_compare_speakers_are_no_verdict(settings):
@@ -258,23 +283,20 @@ def test_ticks_are_few_round_and_within(most):
     assert len(values) <= 6
 
 
+def point(labels, low, value, high):
+    ua = {"value": value, "low": low, "high": high}
+    return {"version": "v", "labelled": labels, "ua": ua, "promoted": True}
+
+
 def test_charts_describe_themselves_to_those_who_cannot_see_them():
-    curve = learning_curve(
-        [{"version": "v", "labelled": 12, "ua": 0.5, "source": "validation", "promoted": True}],
-        budget=100,
-    )
-    assert "now 50.0% with 12 labels" in curve
+    curve = learning_curve([point(12, 0.41, 0.5, 0.6)], budget=100)
+    assert "now 50% (41% to 60%) with 12 labels" in curve
     assert "Entropy of 3 recordings" in entropy_histogram([1, 2])
 
 
 def test_charts_draw_nothing_outside_of_their_frame():
-    points = [
-        {"version": "v", "labelled": n, "ua": ua, "source": "estimate", "promoted": True}
-        for n, ua in [(1, 0.0), (9, 1.0)]
-    ]
-    for number in [
-        float(part.split('"')[0]) for part in learning_curve(points, 5).split('cy="')[1:]
-    ]:
+    drawn = learning_curve([point(1, 0.0, 0.3, 0.5), point(9, 0.9, 1.0, 1.0)], 5)
+    for number in [float(found) for found in re.findall(r'(?:cy|y1|y2)="([^"]+)"', drawn)]:
         assert 0 <= number <= 220
         assert math.isfinite(number)
 
@@ -285,35 +307,6 @@ def test_charts_draw_nothing_outside_of_their_frame():
 )
 def test_durations_are_said_shortly(seconds, said):
     assert duration(seconds) == said
-
-
-def history(*rounds: tuple[float | None, float | None]) -> list[dict]:
-    """(validation UA, estimated UA) of rounds with 5, 10, ... labels, after a bootstrap."""
-    entries: list[dict] = [{"version": "after-r00-n0000", "labelled": 0, "validation": {}}]
-    for number, (validation, estimate) in enumerate(rounds, start=1):
-        entries.append(
-            {
-                "version": f"after-r{number:02d}-n{5 * number:04d}",
-                "labelled": 5 * number,
-                "validation": {} if validation is None else {"ua": validation},
-                "estimate": {} if estimate is None else {"ua": estimate},
-                "promoted": True,
-            }
-        )
-    return entries
-
-
-def test_the_curve_begins_with_estimates():
-    curve = _curve(history((None, None), (None, 0.4), (0.5, 0.45)))
-    assert [(p["labelled"], p["ua"], p["source"]) for p in curve] == [
-        (10, 0.4, "estimate"),
-        (15, 0.45, "estimate"),
-    ]
-
-
-def test_the_curve_is_of_held_out_labels_once_there_are_enough():
-    curve = _curve(history((None, 0.3), (0.5, 0.4), (0.6, 0.45)))
-    assert [(p["ua"], p["source"]) for p in curve] == [(0.5, "validation"), (0.6, "validation")]
 
 
 def test_labels_that_a_round_is_learning_from_are_not_new():

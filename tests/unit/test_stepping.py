@@ -9,21 +9,14 @@ import time
 
 import numpy as np
 import pytest
+from compute_fixtures import CONTROL, label_of, twelve_tasks
 
+from backend.compute import stepping
 from backend.compute.stepping import Stepper
 from backend.settings import Settings
 from backend.store import scores
 from backend.store.projects import Projects, TaskRecord
 from backend.worker.warm import StepFailed, WarmProcess
-
-CONTROL = {
-    "name": "emotion", "to_name": "audio", "audio_key": "audio",
-    "labels": ["hum", "hiss"], "multiple": False, "learner": "emotion-1",
-}  # fmt: skip
-
-
-def label_of(task: int) -> list[list[str]]:
-    return [["hum" if task % 2 else "hiss"]]
 
 
 @pytest.fixture
@@ -34,19 +27,11 @@ def settings(tmp_path, tiny_backbone):
 @pytest.fixture
 def folder(settings, recordings):
     """Twelve tasks; the audio of task 12 is no audio."""
-    result = Projects(settings).folder(7)
-    result.audio.mkdir(parents=True)
-    tasks = {}
-    for number, utterance in enumerate(recordings[:12], start=1):
-        shutil.copy(utterance.path, result.audio / f"{number}.wav")
-        tasks[number] = TaskRecord({"audio": "u"}, {"audio": f"audio/{number}.wav"})
-    (result.audio / "12.wav").write_bytes(b"no audio")
-    result.save_tasks(tasks)
-    return result
+    return twelve_tasks(settings, recordings)
 
 
 def request(labels=(), finished=None, **values):
-    given = {str(task): label_of(task) for task in labels}
+    given = {str(task): [[label_of(task)]] for task in labels}
     return {
         "project": "7", "controls": [CONTROL], "pool": "1", "version": "after-s00001-n0000",
         "labels": {"emotion": given}, "finished": sorted(labels if finished is None else finished),
@@ -80,6 +65,20 @@ def test_with_labels_the_probe_decides_and_speaks_of_all(settings, folder):
     for entry in answer["window"]:
         assert entry["probs"] == said.of(entry["task"])
         assert sum(entry["probs"]["emotion"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_model_is_judged_seldom_and_when_it_must_be(settings, folder, monkeypatch):
+    """Judging takes longer than a step does; a page that nobody waits for can wait."""
+    monkeypatch.setattr(stepping, "QUALITY_SHARE", 1e-9)  # once, for as long as the test takes
+    stepper = Stepper(settings)
+    first = stepper.step(request(labels=[1, 2]))
+    assert first["judged"]
+    second = stepper.step(request(labels=[1, 2, 3, 4]))
+    assert not second["judged"]
+    assert second["quality"] == first["quality"]
+    third = stepper.step(request(labels=[1, 2, 3, 4], judge=True))
+    assert third["judged"]
+    assert third["quality"]["emotion"]["learnt"] > first["quality"]["emotion"]["learnt"]
 
 
 def test_what_is_begun_and_not_finished_comes_first(settings, folder):

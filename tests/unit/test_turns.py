@@ -19,7 +19,7 @@ from backend.compute.turns import device_lock
 from backend.settings import Settings
 from backend.store.engine import Fence
 from backend.store.projects import Projects
-from backend.worker.workflows import JobFailed, Jobs
+from backend.worker.supervision import Children, JobFailed
 
 VERSION = "after-r01-n0006"
 
@@ -101,19 +101,6 @@ def test_a_folder_that_others_may_write_to_is_no_place_for_the_lock(tmp_path, mo
         turns.lock_folder()
 
 
-class _Worker:
-    """What _run_child needs of Jobs."""
-
-    _check = Jobs._check
-    _run_child = Jobs._run_child
-
-    def __init__(self, chosen: Settings) -> None:
-        self.settings = chosen
-        self.children: set = set()
-        self.fence = Fence("", 0, lost=lambda: None)
-        self.stopping = threading.Event()
-
-
 def test_waiting_for_the_device_is_no_computing(tmp_path, monkeypatch):
     """The limit passes while another has the device; the work itself then ends in time."""
     chosen = settings(tmp_path, compute_timeout_s=8.0)
@@ -136,7 +123,7 @@ def test_waiting_for_the_device_is_no_computing(tmp_path, monkeypatch):
 
     def run(work: str) -> None:
         try:
-            _Worker(chosen)._run_child(folder, work, VERSION)  # type: ignore[arg-type]
+            Children(chosen, Fence("", 0, lambda: None)).run(folder, work, VERSION, lambda: None)
             told.append(None)
         except Exception as error:
             told.append(error)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from web_fixtures import CONFIG, add_project, described, make_settings, record, 
 
 from backend.label_studio import labeling
 from backend.label_studio.predictions import LabelStudioFailing, LabelStudioUnavailable
+from backend.label_studio.reading import BEGINNING, ProjectInfo, Task
 from backend.store.projects import Projects
 from backend.worker import queueing, watching
+from backend.worker.deciding import Truth, needed
 from backend.worker.intake import Intake
-from backend.worker.watching import Truth, Watcher, needed
+from backend.worker.watching import Watcher
 
 
 @pytest.fixture
@@ -176,3 +179,20 @@ def test_recordings_that_steps_have_no_mark_of_are_read_again(settings, watcher)
     assert needed(watcher._known(folder, state), truth) == ["extend"]
     state.pool = "1700000000.000"
     assert needed(watcher._known(folder, state), truth) == []
+
+
+def test_another_number_of_annotations_a_task_is_followed(settings, watcher):
+    found = [{"from_name": "emotion", "value": {"choices": ["happy"]}}]
+    client = SimpleNamespace(
+        project=lambda _: ProjectInfo(1, "t", CONFIG, "", "", 1, 1, maximum_annotations=2),
+        newest_change=lambda _: BEGINNING,
+        tasks=lambda _: [Task(1, {"audio": "u"}, False)],
+        annotated=lambda _: [{"id": 1, "annotations": [{"result": found}]}],
+        changed=lambda *_: [],
+    )
+    controls = tuple(labeling.controls(CONFIG))
+    state = watching._State(intake=Intake(controls, wanted=1, tasks={1}, finished={1}))
+    projects = Projects(settings)
+    watcher._check(client, projects.get(1), projects.folder(1), state, 0.0)
+    assert state.intake.finished == set()
+    assert state.intake.labelled == {"1"}

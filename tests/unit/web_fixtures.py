@@ -102,6 +102,12 @@ def recorded(payloads: Path, name: str) -> dict[str, Any]:
 # --- project folders for the status page ---------------------------------------------------------
 
 
+def judged(ua: float) -> dict[str, Any]:
+    """A model's quality as rounds and steps leave it."""
+    interval = {"value": ua, "low": ua - 0.12, "high": ua + 0.08}
+    return {"audits": 12, "rest": 400, "ua": interval, "accuracy": interval}
+
+
 def history_entry(round_: int, labelled: int, ua: float | None, **values: Any) -> dict[str, Any]:
     """A round as history.json keeps it."""
     validation = (
@@ -122,7 +128,7 @@ def history_entry(round_: int, labelled: int, ua: float | None, **values: Any) -
         if labelled
         else "The order before any label.",
         "advice": None,
-        "controls": {},
+        "controls": {} if ua is None else {"emotion": {"quality": judged(ua), "promoted": True}},
         "pool": 500,
         "start": 12,
         "round_size": 20,
@@ -177,7 +183,7 @@ def worst_project(settings: Settings, project_id: int = 2) -> ProjectFolder:
     for i, item in enumerate(history):
         item["reason"] = f"<img src=http://evil.example/{i}.png onerror=alert(1)> " + "x" * 120
         item["controls"] = {
-            name: {"validation": item["validation"], "promoted": i % 2 == 0}
+            name: {"quality": judged(0.3 + i / 100), "promoted": i % 2 == 0}
             for name in ("emotion", "how-strongly-" + "a" * 60)
         }
         item["advice"] = {

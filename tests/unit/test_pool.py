@@ -12,8 +12,9 @@ from backend.label_studio import audio as recordings
 from backend.label_studio import departed
 from backend.label_studio.addresses import FetchError
 from backend.label_studio.reading import Task
+from backend.label_studio.speakers import Rule
 from backend.store.projects import Project, Projects
-from backend.worker.workflows import Jobs
+from backend.worker.pool import Pool
 
 VERSION = "after-r00-n0000"
 PROJECT = Project(7, "http://ls.example", "k" * 40, SECRET)
@@ -56,14 +57,12 @@ def read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recordings._Fetcher, "_download", download)
     server = LabelStudio()
-    jobs = object.__new__(Jobs)  # what DBOS adds is not asked for
-    jobs.settings, jobs.projects = settings, projects
-    monkeypatch.setattr(Jobs, "_client", lambda *_: server)
-    monkeypatch.setattr(Jobs, "_check", lambda *_: None)
+    pool = Pool(server, folder, Rule(), settings)  # type: ignore[arg-type]
 
     def run() -> list[str]:
         asked.clear()
-        jobs._read_tasks(PROJECT, folder, VERSION)
+        pool.read(VERSION)
+        pool.fetch(VERSION, lambda: None)
         return sorted(asked)
 
     run.server, run.folder = server, folder  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.worker.watching import Known, Truth, different, fair, needed
+from backend.worker.deciding import Known, Truth, different, fair, needed
 
 LEARNER = frozenset({"emotion"})
 KNOWN = Known(
