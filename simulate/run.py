@@ -27,9 +27,11 @@ from after_model.device import resolve_device
 from simulate import data, experiments, protocols
 from simulate.analysis.summary import findings, percent, summarise
 from simulate.cache import Cache
-from simulate.command.cli import UsageError
+from simulate.command import listing
+from simulate.command.cli import parser
 from simulate.command.console import Screen
-from simulate.command.request import Request, parse
+from simulate.command.request import Request, requested
+from simulate.command.values import UsageError
 from simulate.data import Corpus
 from simulate.experiments import Design, Experiment
 from simulate.runs import running
@@ -49,7 +51,10 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     with ExitStack() as kept:
         try:
-            request = parse(arguments)
+            chosen = parser().parse_args(arguments)
+            if chosen.list:
+                return _say(listing.text())
+            request = requested(chosen)
             if request.merge is not None:
                 return _merge(request.merge, Store(request.store / "rows"))
             request.folder.mkdir(parents=True, exist_ok=True)
@@ -223,6 +228,11 @@ def _merge(other: Path, store: Store) -> int:
     """Takes over what another store has."""
     count = store.merge(other)
     print(f"{count} runs copied from {other} to {store.root.resolve()}")
+    return 0
+
+
+def _say(text: str) -> int:
+    print(text)
     return 0
 
 

@@ -13,7 +13,8 @@ from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.tapt.config import TaptConfig
 from simulate import data, experiments
-from simulate.command.cli import UsageError, parser, percentage
+from simulate.command.cli import parser
+from simulate.command.values import UsageError, percentage
 from simulate.experiments import Options
 from simulate.protocols import Protocol
 from simulate.runs.execution import Resources
@@ -53,7 +54,11 @@ class Request:
 
 def parse(argv: Sequence[str] | None = None) -> Request:
     """The request that a command line makes. Raises `UsageError`; --help ends the program."""
-    chosen = parser().parse_args(argv)
+    return requested(parser().parse_args(argv))
+
+
+def requested(chosen: argparse.Namespace) -> Request:
+    """What the options ask for. Raises `UsageError`."""
     if chosen.corpus is None:
         chosen.corpus = "demo" if chosen.root is None else "manifest"
     if chosen.corpus == "demo" and chosen.experiment == "demo":

@@ -1,12 +1,4 @@
-"""How annotations become labels, by name.
-
-release              what the release publishes: the emotion that was meant, or its own consensus;
-                     what counts in the literature refer to
-majority             the emotion that most raters named; equally many for two: no label
-majority-or-release  the same, and the release's label where the raters' majority is none
-soft                 the release's label (or the majority) to test against, and beside it the
-                     distribution of the raters' votes to learn from, eq. 17 of Li et al. 2024
-rater:NAME           what one rater said; several emotions at once: no label
+"""How annotations become labels, by name: `SUMMARIES` says what each does.
 
 A recording without a label by the policy is left out and counted, never guessed.
 """
@@ -28,6 +20,16 @@ MAJORITY = "majority"
 MAJORITY_OR_RELEASE = "majority-or-release"
 SOFT = "soft"
 RATER = "rater:"
+SUMMARIES = {
+    RELEASE: "what the release publishes: the emotion that was meant, or its own consensus",
+    MAJORITY: "the emotion that most raters named; equally many for two: no label",
+    MAJORITY_OR_RELEASE: "the same, and the release's label where the raters' majority is none",
+    SOFT: "to learn from, the share of each emotion among the votes (eq. 17 of Li et al. 2024); "
+    "to test against, the release's label or the majority",
+    f"{RATER}NAME": "what one rater said; several emotions at once: no label",
+}
+"""The policies as they are written; NAME stands for a rater's. What counts in the literature are of
+is `release`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Annotation:
 
 def names() -> tuple[str, ...]:
     """The policies, as they are written; NAME stands for a rater's."""
-    return (RELEASE, MAJORITY, MAJORITY_OR_RELEASE, SOFT, f"{RATER}NAME")
+    return tuple(SUMMARIES)
 
 
 def check(corpus: str, policy: str, annotations: Iterable[Annotation]) -> None:

@@ -2,21 +2,7 @@
 
     folds_of(Protocol("session", tested=("iemocap",)), corpus) -> list[Fold]
 
-By name; results are comparable within one protocol only.
-
-speaker-independent  test, validation and training speakers are disjoint, and so are those who were
-                     recorded together (the default)
-paper-validation     test speakers are disjoint; validation is a random tenth of the other
-                     speakers' utterances, as in section 4.1 of Li et al. 2024
-session              each session is tested once; validation is a random tenth of the others, as
-                     the paper does with IEMOCAP
-official             the split that the corpus is released with
-random               no regard for speakers, stratified by class; the only one for a corpus that
-                     names no speakers, and optimistic for every other
-emobox               the folds of EmoBox's files, speakers disjoint
-emobox-speakers-shared
-                     the same where they put every speaker into training and test: optimistic
-
+By name; results are comparable within one protocol only. `summaries()` says what each does.
 Where corpora are merged, `tested` names those that are tested; the others only train.
 """
 
@@ -51,24 +37,51 @@ __all__ = [
     "names",
     "speaker_independent",
     "split",
+    "summaries",
 ]
 
 DEFAULT = "speaker-independent"
 
 _KINDS = {
-    DEFAULT: Kind(speakers.divide, NO_PART, by_speaker=True),
-    "paper-validation": Kind(speakers.divide, NOT_TEST),
-    "session": Kind(sessions.divide, NOT_TEST),
-    "official": Kind(official.divide, NOT_TEST),
-    "random": Kind(chance.divide, EVERY_PART),
-    "emobox": Kind(emobox.divide, NOT_TEST),
-    "emobox-speakers-shared": Kind(emobox.divide, EVERY_PART),
+    DEFAULT: Kind(
+        "test, validation and training speakers are disjoint, as are those recorded together",
+        speakers.divide,
+        NO_PART,
+        by_speaker=True,
+    ),
+    "paper-validation": Kind(
+        "test speakers are disjoint; validation is a random tenth of the others' recordings",
+        speakers.divide,
+        NOT_TEST,
+    ),
+    "session": Kind(
+        "each session is tested once; validation is a random tenth of the others (IEMOCAP)",
+        sessions.divide,
+        NOT_TEST,
+    ),
+    "official": Kind("the split that the corpus is released with", official.divide, NOT_TEST),
+    "random": Kind(
+        "no regard for speakers: for corpora that name none, optimistic for every other",
+        chance.divide,
+        EVERY_PART,
+    ),
+    "emobox": Kind("EmoBox's folds, speakers disjoint", emobox.divide, NOT_TEST),
+    "emobox-speakers-shared": Kind(
+        "EmoBox's folds that put every speaker into training and test: optimistic",
+        emobox.divide,
+        EVERY_PART,
+    ),
 }
 
 
 def names() -> list[str]:
     """The protocols that `folds_of` knows."""
     return list(_KINDS)
+
+
+def summaries() -> dict[str, str]:
+    """What each protocol does, in a line, by its name."""
+    return {name: kind.summary for name, kind in _KINDS.items()}
 
 
 def folds_of(protocol: Protocol, corpus: Corpus) -> list[Fold]:

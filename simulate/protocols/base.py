@@ -85,10 +85,12 @@ class Division:
 class Kind:
     """A protocol: `divide` gives the test parts of a corpus (of its tested recordings).
 
+    summary: what it does, in a line.
     shared: parts among which speakers and groups may occur together, which its name has to say.
     by_speaker: whether validation takes whole speakers, and not a random share.
     """
 
+    summary: str
     divide: Callable[[Corpus, Protocol], Sequence[Division]]
     shared: frozenset[str]
     by_speaker: bool = False

@@ -13,9 +13,9 @@ import pytest
 
 from after_model.active_learning import LearnerConfig
 from simulate import run
-from simulate.command.cli import UsageError
 from simulate.command.console import Clock, in_words
 from simulate.command.request import DEMONSTRATION, parse
+from simulate.command.values import UsageError
 from simulate.runs import specification
 from simulate.runs.execution import Event
 from simulate.runs.plan import jobs
