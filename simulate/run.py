@@ -12,33 +12,26 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import torch
 from filelock import FileLock, Timeout
 
-from after_model.device import resolve_device
-from simulate import data, experiments, protocols
-from simulate.analysis.summary import findings, percent, summarise
+from simulate.analysis.summary import findings, summarise
 from simulate.cache import Cache
-from simulate.command import listing
+from simulate.command import checking, listing
 from simulate.command.cli import parser
 from simulate.command.console import Screen
+from simulate.command.preparing import Prepared, announce, notes, prepare
 from simulate.command.request import Request, requested
-from simulate.command.values import UsageError
-from simulate.data import Corpus
-from simulate.experiments import Design, Experiment
 from simulate.runs import running
 from simulate.runs.execution import Event, Work, execute
-from simulate.runs.plan import Job, Run, jobs, runs
+from simulate.runs.plan import Job
 from simulate.runs.running import Place, identity
-from simulate.runs.store import Row, Store, finished
+from simulate.runs.store import Store, finished
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -55,11 +48,13 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
             if chosen.list:
                 return _say(listing.text())
             request = requested(chosen)
+            if chosen.check is not None:
+                return _check(request)
             if request.merge is not None:
                 return _merge(request.merge, Store(request.store / "rows"))
             request.folder.mkdir(parents=True, exist_ok=True)
             kept.enter_context(FileLock(request.folder / ".lock", timeout=0))
-            prepared = _prepare(request)
+            prepared = prepare(request)
         except Timeout:
             return _refuse(f"{request.folder}: another command is writing its results there")
         except (ValueError, OSError) as error:
@@ -68,55 +63,9 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
         return _carry_out(prepared, command, work or running.work)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A request that can be carried out: everything in it has been read and checked.
-
-    borrowed: ids of rows that stand for a run's, though the code was another then.
-    """
-
-    request: Request
-    corpus: Corpus
-    experiment: Experiment
-    design: Design
-    runs: list[Run]
-    todo: list[Job]
-    store: Store
-    borrowed: dict[str, str]
-
-    def rows(self) -> dict[str, Row]:
-        """The runs' rows as they are now."""
-        own = [self.borrowed.get(run.run_id, run.run_id) for run in self.runs]
-        found = self.store.rows(own)
-        pairs = zip(self.runs, own, strict=True)
-        return {run.run_id: found[id_] for run, id_ in pairs if id_ in found}
-
-
-def _prepare(request: Request) -> _Prepared:
-    """Raises ValueError or OSError for what the person who asked has to mend."""
-    options: dict[str, Any] = {"allow_partial": True} if request.allow_partial else {}
-    corpus = data.load(request.corpus, request.root, request.classes, **options)
-    experiment = experiments.get(request.experiment)
-    design = experiment.design(request.options)
-    check(request, design, corpus)
-    cache = Cache(request.store / "cache")
-    planned = runs(corpus, request.protocol, design.arms, request.seeds, cache, request.device)
-    store = Store(request.store / "rows")
-    borrowed = {}
-    if request.other_code:
-        siblings, own = store.siblings(), set(store.ids())
-        ids = {run.run_id: siblings.get(run.sibling_id) for run in planned}
-        borrowed = {id_: other for id_, other in ids.items() if other and id_ not in own}
-    known = store.rows([borrowed.get(run.run_id, run.run_id) for run in planned])
-    todo = jobs(
-        run for run in planned if not finished(known.get(borrowed.get(run.run_id, run.run_id)))
-    )
-    return _Prepared(request, corpus, experiment, design, planned, todo, store, borrowed)
-
-
-def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
+def _carry_out(prepared: Prepared, command: str, work: Work) -> int:
     request, corpus = prepared.request, prepared.corpus
-    _announce(prepared)
+    announce(prepared)
     if not _execute(prepared, work):
         known = prepared.rows()
         count = sum(finished(known.get(run.run_id)) for run in prepared.runs)
@@ -128,10 +77,10 @@ def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
     rows = prepared.rows()
     summary = summarise(prepared.experiment, prepared.design, prepared.runs, rows)
     counts, speakers = corpus.counts(), len(corpus.speakers)
-    notes = [*corpus.notes]
+    remarks = notes(corpus)
     if prepared.borrowed:
-        notes.append(f"{len(prepared.borrowed)} runs were made by another state of the code")
-    setting = report.Setting(corpus.name, counts, speakers, tuple(notes), command)
+        remarks.append(f"{len(prepared.borrowed)} runs were made by another state of the code")
+    setting = report.Setting(corpus.name, counts, speakers, tuple(remarks), command)
     page = report.write(summary, setting, request.folder)
     results = request.folder / "results.jsonl"
     lines = (json.dumps(rows[run.run_id], sort_keys=True) for run in prepared.runs
@@ -149,22 +98,7 @@ def _carry_out(prepared: _Prepared, command: str, work: Work) -> int:
     return EXIT_FAILED if summary.failures else 0
 
 
-def check(request: Request, design: Design, corpus: Corpus) -> None:
-    """What can be known to fail before anything is computed. Raises ValueError (`UsageError`)."""
-    try:
-        torch.empty(1, device=resolve_device(request.device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {request.device} can't be used here: {reason}") from None
-    smallest = min(len(fold.train) for fold in protocols.folds_of(request.protocol, corpus))
-    for arm in design.arms:
-        try:
-            arm.system.check(arm.shares, smallest, len(corpus.classes))
-        except ValueError as error:
-            raise UsageError(f"{arm.name}: {error}") from None
-
-
-def _execute(prepared: _Prepared, work: Work) -> bool:
+def _execute(prepared: Prepared, work: Work) -> bool:
     """Does the jobs and keeps their rows; False when a person or the system interrupted it."""
     request = prepared.request
     place = Place(
@@ -206,22 +140,12 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(prepared: _Prepared) -> None:
-    """Says what is going to be done."""
-    request, corpus, planned = prepared.request, prepared.corpus, prepared.runs
-    print(f"{prepared.experiment.title}: {corpus.name}, {len(corpus)} recordings")
-    for note in corpus.notes:
-        print(f"  {note}")
-    shares = dict.fromkeys(percent(s) for arm in prepared.design.arms for s in arm.shares)
-    print(f"  {'; '.join(arm.name for arm in prepared.design.arms)}")
-    print(f"  protocol: {request.protocol.title}")
-    folds, seeds = len({run.fold for run in planned}), len(request.seeds)
-    print(f"  labels: {', '.join(shares)}; folds: {folds}; seeds: {seeds}")
-    before = len(planned) - sum(job.kind == "run" for job in prepared.todo)
-    already = f", {before} of them finished before" if before else ""
-    print(f"{len(planned)} runs{already}; results in {request.folder.resolve()}", flush=True)
-    if prepared.todo and sys.stdout.isatty():
-        print("Ctrl-C stops; the same command goes on.")
+def _check(request: Request) -> int:
+    """Says whether a corpus is there as it is released."""
+    found = checking.check(
+        request.corpus, request.root, request.classes, request.labels, request.loading
+    )
+    return _say("\n".join(found.lines)) or (0 if found.complete else EXIT_FAILED)
 
 
 def _merge(other: Path, store: Store) -> int:

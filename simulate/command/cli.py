@@ -19,8 +19,9 @@ from after_model.classifier import HEADS
 from after_model.classifier.finetuning import TrainingConfig
 from after_model.tapt.config import OBJECTIVES, TaptConfig
 from simulate import data, experiments, protocols
-from simulate.command import values
+from simulate.command import roots, values
 from simulate.command.values import UsageError
+from simulate.data import policies
 
 DESCRIPTION = """\
 Repeats the paper's experiments with hidden labels: an oracle answers what the learner asks,
@@ -79,6 +80,11 @@ def _instead(add: Add) -> None:
     words = "experiments, corpora, label policies, protocols, presets, strategies, starts, "
     words += "backbones and systems, with a line each"
     add("--list", action="store_true", help=words)
+    words = (
+        "is it there as released? layout, counts, missing and extra files, recordings that can't "
+        "be read, and what a run would use of it; exit code 1 if not"
+    )
+    add("--check", type=values.corpus, metavar="CORPUS", help=words)
 
 
 def _comparison(add: Add) -> None:
@@ -125,7 +131,17 @@ def _recordings(add: Add) -> None:
     add("--corpus", type=values.corpus, metavar="NAME", help=words)
     words = "the corpus's folder, or the manifest; NAME=PATH,NAME=PATH for several corpora"
     add("--root", type=data.root_of, metavar="PATH", help=words)
+    words = 'a TOML file with lines like emodb = "~/EmoDB" below [roots], for when --root isn\'t '
+    words += f"given (default: ${roots.VARIABLE}, or {roots.FILE} in this folder)"
+    add("--roots", type=values.path, metavar="FILE", help=words)
+    words = f"what counts as the label (default: as released): {', '.join(policies.names())}"
+    add("--labels", type=values.policy, metavar="POLICY", help=words)
     add("--classes", metavar="NAMES", help="only these emotions, in this order")
+    words = (
+        "of a corpus's loader, such as modality=face (or cremad.modality=face, where that corpus "
+        "is among those read); as often as needed"
+    )
+    add("--option", type=values.pair, action="append", default=[], metavar="KEY=VALUE", help=words)
     words = "go on when files of a known release are missing"
     add("--allow-partial", action="store_true", help=words)
     words = f"how speakers are kept apart (default: {protocols.DEFAULT})"
@@ -195,7 +211,9 @@ def _computing(add: Add) -> None:
     words = "runs count that differ in nothing but the state of the code; the report says so"
     add("--other-code", action="store_true", help=words)
     words = "runs at the same time; results don't depend on it (default here: %(default)s)"
-    add("--workers", type=values.positive, default=values.default_workers(), metavar="N", help=words)
+    add(
+        "--workers", type=values.positive, default=values.default_workers(), metavar="N", help=words
+    )
     words = "threads of each run; the last digits of results may depend on it (default: 1)"
     add("--threads", type=values.positive, default=1, metavar="N", help=words)
     words = "processes here, or several machines (needs pip install -r requirements-ray.txt)"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.tapt.config import TaptConfig
 from simulate import data, experiments
+from simulate.command import roots
 from simulate.command.cli import parser
 from simulate.command.values import UsageError, percentage
 from simulate.experiments import Options
@@ -30,14 +33,16 @@ DEMONSTRATION = {"folds": 3, "epochs": 4, "tapt_epochs": 2, "shares": "5,10,20"}
 class Request:
     """What was asked for.
 
-    folder: of the report; store: of all experiments' runs and cache. merge: another store's rows to
-    take over, and nothing else. other_code: rows of another state of the code count.
+    labels: a label policy's name; loading: options of the corpus's loader. folder: of the report;
+    store: of all experiments' runs and cache. merge: another store's rows to take over, and nothing
+    else. other_code: rows of another state of the code count.
     """
 
     corpus: str
     root: data.Root
     classes: tuple[str, ...] | None
-    allow_partial: bool
+    labels: str | None
+    loading: Mapping[str, Any]
     experiment: str
     options: Options
     protocol: Protocol
@@ -59,24 +64,22 @@ def parse(argv: Sequence[str] | None = None) -> Request:
 
 def requested(chosen: argparse.Namespace) -> Request:
     """What the options ask for. Raises `UsageError`."""
+    if chosen.check is not None:
+        chosen.corpus = chosen.check
     if chosen.corpus is None:
         chosen.corpus = "demo" if chosen.root is None else "manifest"
     if chosen.corpus == "demo" and chosen.experiment == "demo":
         _keep_it_short(chosen)
-    if chosen.root is None and chosen.corpus != "demo":
-        raise UsageError(f"--corpus {chosen.corpus} needs --root: where its recordings are")
-    for path in _paths(chosen.root) if chosen.corpus != "demo" else ():
-        if not path.exists():
-            raise UsageError(f"--root {path}: there is no such file or folder")
     if chosen.engine == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray: pip install -r requirements-ray.txt")
     experiment = experiments.get(chosen.experiment)
     options = _options(chosen)
     return Request(
         corpus=chosen.corpus,
-        root=chosen.root,
+        root=_root(chosen),
         classes=_names(chosen.classes),
-        allow_partial=chosen.allow_partial,
+        labels=chosen.labels,
+        loading=_loading(chosen),
         experiment=experiment.name,
         options=options,
         protocol=_protocol(chosen, options),
@@ -110,11 +113,40 @@ def _resources(chosen: argparse.Namespace) -> Resources:
     return Resources(chosen.workers, chosen.threads, cards, limit_s, chosen.retries)
 
 
-def _paths(root: data.Root) -> list[Path]:
-    """The folders that a root names."""
-    if isinstance(root, Mapping):
-        return [Path(path) for path in root.values()]
-    return [] if root is None else [Path(root)]
+def _root(chosen: argparse.Namespace) -> data.Root:
+    """What is given, or what the file of roots says."""
+    if chosen.root is None:
+        return roots.find(chosen.roots).of(chosen.corpus)
+    given = chosen.root
+    paths = given.values() if isinstance(given, Mapping) else [given]
+    for path in paths if chosen.corpus != roots.GENERATED else ():
+        if not Path(path).exists():
+            raise UsageError(f"--root {path}: there is no such file or folder")
+    return chosen.root
+
+
+def _loading(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The loader's options, as what they are; one for a corpus that isn't read is no matter."""
+    known = {
+        name: default
+        for name, default in data.options(chosen.corpus).items()
+        if name != "allow_partial" and not callable(default)
+    }
+    found: dict[str, Any] = {"allow_partial": True} if chosen.allow_partial else {}
+    for key, value in chosen.option:
+        corpus, dot, name = key.rpartition(".")
+        if dot and corpus not in data.names():
+            raise UsageError(f"--option {key}: no corpus {corpus!r}; --list has them")
+        if dot and corpus not in data.members(chosen.corpus):
+            continue
+        settable = [n for n, default in known.items() if not callable(default)]
+        if name not in settable or name == "allow_partial":
+            there = ", ".join(n for n in settable) or "none"
+            raise UsageError(f"--option {key}: {chosen.corpus} has no such option; it has {there}")
+        if isinstance(known[name], int) and not value.isdigit():
+            raise UsageError(f"--option {key}={value}: a whole number")
+        found[name] = int(value) if isinstance(known[name], int) else os.path.expanduser(value)
+    return found
 
 
 def _keep_it_short(chosen: argparse.Namespace) -> None:

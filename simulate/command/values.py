@@ -1,4 +1,4 @@
-"""What options are given, read from text; what can't be read is said in the words of who typed it."""
+"""What options are given, read from text, in the words of who typed them where that can't be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from simulate import data
+from simulate.data import policies
 
 
 class UsageError(ValueError):
@@ -61,6 +62,23 @@ def corpus(text: str) -> str:
     except data.CorpusError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def policy(text: str) -> str:
+    """A label policy's name; which raters there are the corpus knows."""
+    named = text.startswith(policies.RATER) and len(text) > len(policies.RATER)
+    if not named and text not in (policies.names()[:-1]):
+        known = ", ".join(policies.names())
+        raise argparse.ArgumentTypeError(f"no policy {text!r}; there are {known}")
+    return text
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`modality=face` -> ("modality", "face")."""
+    key, sign, value = (part.strip() for part in text.partition("="))
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE, such as modality=face")
+    return key, value
 
 
 def path(text: str) -> Path:

@@ -9,8 +9,18 @@ happiness, neutral, sadness, surprise, and those that few corpora have.
 
 from simulate.data.corpus import Corpus, Item, Release, ReleasedFold, select
 from simulate.data.description import described
-from simulate.data.errors import CorpusError, some
-from simulate.data.loading import Root, load, members, names, root_of
+from simulate.data.errors import CorpusError, DeviationError, Deviations, some
+from simulate.data.loading import (
+    Root,
+    load,
+    members,
+    merge_of,
+    names,
+    options,
+    read,
+    root_of,
+    root_of_corpus,
+)
 from simulate.data.policies import RELEASE, Annotation
 
 __all__ = [
@@ -18,6 +28,8 @@ __all__ = [
     "Annotation",
     "Corpus",
     "CorpusError",
+    "DeviationError",
+    "Deviations",
     "Item",
     "Release",
     "ReleasedFold",
@@ -25,8 +37,12 @@ __all__ = [
     "described",
     "load",
     "members",
+    "merge_of",
     "names",
+    "options",
+    "read",
     "root_of",
+    "root_of_corpus",
     "select",
     "some",
 ]

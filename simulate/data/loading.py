@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 def members(name: str) -> tuple[str, ...]:
     """The corpora behind a name: itself, or those of a merge. Raises `CorpusError`."""
-    found = _merge(name)
+    found = merge_of(name)
     parts = tuple(m.corpus for m in found.members) if found else tuple(name.split("+"))
     unknown = [part for part in parts if part not in _loaders()]
     if unknown:
@@ -52,6 +52,15 @@ def root_of(text: str) -> Root:
     return Path(text).expanduser()
 
 
+def root_of_corpus(name: str, root: Root) -> Path | None:
+    """The folder of one corpus. Raises `CorpusError` where the roots are of others."""
+    if isinstance(root, Mapping):
+        if name not in root:
+            raise CorpusError(f"{name}: no root among those given ({some(root) or 'none'})")
+        root = root[name]
+    return None if root is None else Path(root).expanduser()
+
+
 def load(
     name: str,
     root: Root = None,
@@ -70,17 +79,35 @@ def load(
     """
     parts = members(name)
     _check_options(name, parts, options)
-    merge = _merge(name)
+    merge = merge_of(name)
     if merge is not None:
         releases = [
-            _read(m.corpus, _root_of(m.corpus, root), tuple(m.mapping), options)
+            _read(m.corpus, root_of_corpus(m.corpus, root), tuple(m.mapping), options)
             for m in merge.members
         ]
         return merging.merged(merge, releases, classes, policy)
     if len(parts) > 1:
-        releases = [_read(part, _root_of(part, root), classes, options) for part in parts]
+        releases = [_read(part, root_of_corpus(part, root), classes, options) for part in parts]
         return merging.merged(merging.of_list(name, releases, classes), releases, classes, policy)
-    return select(_read(name, _root_of(name, root), classes, options), classes, policy)
+    return select(_read(name, root_of_corpus(name, root), classes, options), classes, policy)
+
+
+def read(
+    name: str, root: Root = None, classes: Sequence[str] | None = None, **options: Any
+) -> Release:
+    """All that a corpus releases, of one that is no merge. Raises `CorpusError`, see `load`."""
+    _check_options(name, [name], options)
+    return _read(name, root_of_corpus(name, root), classes, options)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The defaults of the options that the loaders of a corpus have, by the options' names."""
+    return {
+        parameter.name: parameter.default
+        for part in members(name)
+        for parameter in inspect.signature(_reader(part)).parameters.values()
+        if parameter.name in _accepted(part)
+    }
 
 
 def _loaders() -> list[str]:
@@ -114,13 +141,6 @@ def _read(
     return _reader(name)(root, classes=classes, **own)
 
 
-def _root_of(name: str, root: Root) -> Path | None:
-    if isinstance(root, Mapping):
-        if name not in root:
-            raise CorpusError(f"{name}: no root among those given ({some(root) or 'none'})")
-        root = root[name]
-    return None if root is None else Path(root).expanduser()
-
-
-def _merge(name: str) -> Merge | None:
+def merge_of(name: str) -> Merge | None:
+    """The paper's merge of that name."""
     return next((merge for merge in PUBLISHED if merge.name == name), None)

@@ -60,9 +60,11 @@ def test_simulation_page_names_every_option_and_no_other() -> None:
     assert named | {"--help", "-h"} == options
 
 
-def test_corpora_page_names_every_corpus_policy_and_column_of_a_manifest() -> None:
+def test_corpora_page_names_every_corpus_policy_option_and_column_of_a_manifest() -> None:
     page = text("docs/corpora.md")
-    wanted = [*data.names(), *policies.names(), *manifest.COLUMNS]
+    names, own = data.names(), {"allow_partial", "progress"}
+    options = {o for name in names for o in data.options(name)} - own
+    wanted = [*names, *policies.names(), *manifest.COLUMNS, *options]
     assert not [name for name in wanted if f"`{name}`" not in page]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from simulate.data.corpus import Item, Release, ReleasedFold, released
-from simulate.data.errors import CorpusError, some
+from simulate.data.errors import CorpusError, DeviationError, Deviations, some
 
 AUDIO_SUFFIXES = (".flac", ".wav")
 HEADER_BYTES = 44  # of a WAV file; one that is no longer holds no audio
@@ -115,15 +115,16 @@ def check_release(
 
     `counts` holds (what, found, expected); `missing` and `unexpected` name files or groups of
     files, `empty` those without audio, which count as not found. A deviation raises
-    `CorpusError`, or becomes a note with `allow_partial`.
+    `DeviationError`, or becomes a note with `allow_partial`.
     """
     found = sum(have for _, have, _ in counts)
     expected = sum(want for _, _, want in counts)
     if found == 0:
         raise CorpusError(f"{name}: {folder} has none of the {expected} recordings asked for")
-    wrong = [f"{what} {have} of {want}" for what, have, want in counts if have != want]
+    deviations = Deviations(tuple(counts), tuple(missing), tuple(unexpected), tuple(empty))
+    wrong = deviations.wrong
     total = f"{found} of {expected} recordings"
-    if not (wrong or missing or unexpected or empty):
+    if not deviations:
         return (f"{total}, as released",)
     parts = [f"{total} in {folder}"]
     parts += [f"counts that differ: {', '.join(wrong)}"] if wrong else []
@@ -131,8 +132,9 @@ def check_release(
     parts += [f"unexpected: {some(unexpected)}"] if unexpected else []
     parts += [f"without audio: {some(empty)}"] if empty else []
     if not allow_partial:
-        raise CorpusError(
+        raise DeviationError(
             f"{name}: not the released corpus: {'; '.join(parts)}. Complete the folder, or accept "
-            "what is there with allow_partial=True (--allow-partial)"
+            "what is there with allow_partial=True (--allow-partial)",
+            deviations,
         )
     return (f"partial corpus: {'; '.join(parts)}",)
