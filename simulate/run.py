@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
                 return _check(request)
             if request.merge is not None:
                 return _merge(request.merge, Store(request.store / "rows"))
+            if chosen.plan:
+                return _plan(request)
             request.folder.mkdir(parents=True, exist_ok=True)
             kept.enter_context(FileLock(request.folder / ".lock", timeout=0))
             prepared = prepare(request)
@@ -146,6 +148,16 @@ def _check(request: Request) -> int:
         request.corpus, request.root, request.classes, request.labels, request.loading
     )
     return _say("\n".join(found.lines)) or (0 if found.complete else EXIT_FAILED)
+
+
+def _plan(request: Request) -> int:
+    """Says what a request would do, and does none of it."""
+    from simulate.command import planning
+
+    prepared = prepare(request)
+    announce(prepared)
+    print("\n".join(planning.told(planning.plan(prepared))))
+    return 0
 
 
 def _merge(other: Path, store: Store) -> int:

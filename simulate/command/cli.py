@@ -85,11 +85,16 @@ def _instead(add: Add) -> None:
         "be read, and what a run would use of it; exit code 1 if not"
     )
     add("--check", type=values.corpus, metavar="CORPUS", help=words)
+    words = (
+        "runs that would be made, those that are finished, hours and disk; computes nothing but a "
+        "short timing where no earlier run tells"
+    )
+    add("--plan", action="store_true", help=words)
 
 
 def _comparison(add: Add) -> None:
     words = "see below (default: demo)"
-    add("--experiment", default="demo", choices=experiments.names(), help=words)
+    add("--experiment", type=values.experiment, default="demo", metavar="NAME", help=words)
     words = (
         "every setting below that is not given: default is what was measured to need the fewest "
         "labels, paper what the paper says, with its validation set (default: default)"

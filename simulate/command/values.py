@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from simulate import data
+from simulate import data, experiments
 from simulate.data import policies
 
 
@@ -54,6 +54,13 @@ def states(text: str) -> tuple[int, ...] | str:
         raise argparse.ArgumentTypeError(
             f"{text!r}: numbers such as 2,3, or last, or all"
         ) from None
+
+
+def experiment(text: str) -> str:
+    try:
+        return experiments.get(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def corpus(text: str) -> str:
