@@ -5,6 +5,7 @@ Results are kept run by run in the output folder; the same command given again g
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -22,9 +23,11 @@ from filelock import FileLock, Timeout
 
 from simulate.analysis.summary import findings, summarise
 from simulate.cache import Cache
-from simulate.command import checking, listing
+from simulate.command import checking, listing, paper
 from simulate.command.cli import parser
-from simulate.command.console import Screen
+from simulate.command.console import Screen, in_words
+from simulate.command.paper import CanNotRun, Entry
+from simulate.command.planning import Plan, plan, told
 from simulate.command.preparing import Prepared, announce, notes, prepare
 from simulate.command.request import Request, requested
 from simulate.runs import running
@@ -42,27 +45,58 @@ def main(argv: Sequence[str] | None = None, work: Work | None = None) -> int:
     work: what the worker processes call instead of simulate.runs.running.work.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    work = work or running.work
+    try:
+        chosen = parser().parse_args(arguments)
+        if chosen.list:
+            return _say(listing.text())
+        commands = paper.entries(chosen, arguments) if chosen.paper else None
+    except (ValueError, OSError) as error:
+        return _refuse(str(error))
+    if commands is not None:
+        return _paper(chosen, commands, work)
+    try:
+        return _one(arguments, work)
+    except CanNotRun as reason:
+        return _refuse(str(reason))
+
+
+def _one(arguments: Sequence[str], work: Work, plans: list[Plan] | None = None) -> int:
+    """Follows one command; raises CanNotRun for what has to be mended first.
+
+    plans: where to put its plan, if that is what is asked for.
+    """
     with ExitStack() as kept:
         try:
             chosen = parser().parse_args(arguments)
-            if chosen.list:
-                return _say(listing.text())
             request = requested(chosen)
             if chosen.check is not None:
                 return _check(request)
             if request.merge is not None:
                 return _merge(request.merge, Store(request.store / "rows"))
             if chosen.plan:
-                return _plan(request)
+                return _plan(request, plans)
             request.folder.mkdir(parents=True, exist_ok=True)
             kept.enter_context(FileLock(request.folder / ".lock", timeout=0))
             prepared = prepare(request)
         except Timeout:
-            return _refuse(f"{request.folder}: another command is writing its results there")
+            message = f"{request.folder}: another command is writing its results there"
+            raise CanNotRun(message) from None
         except (ValueError, OSError) as error:
-            return _refuse(str(error))
+            raise CanNotRun(str(error)) from error
         command = shlex.join(["python", "simulate/run.py", *arguments])
-        return _carry_out(prepared, command, work or running.work)
+        return _carry_out(prepared, command, work)
+
+
+def _paper(chosen: argparse.Namespace, commands: list[Entry], work: Work) -> int:
+    """Everything that the paper has, one command after the other, and what became of each."""
+    plans: list[Plan] = []
+    folder = None if chosen.plan else paper.folder_of(chosen)
+    code = paper.follow(commands, folder, lambda one: _one(one, work, plans), EXIT_INTERRUPTED)
+    if chosen.plan:
+        hours = in_words(sum(one.seconds for one in plans))
+        return _say(f"\nIn all: about {hours}, less what reports share; nothing was run") or code
+    return _say(f"\nIndex: {(paper.folder_of(chosen) / 'index.html').resolve()}") or code
 
 
 def _carry_out(prepared: Prepared, command: str, work: Work) -> int:
@@ -150,14 +184,14 @@ def _check(request: Request) -> int:
     return _say("\n".join(found.lines)) or (0 if found.complete else EXIT_FAILED)
 
 
-def _plan(request: Request) -> int:
+def _plan(request: Request, plans: list[Plan] | None) -> int:
     """Says what a request would do, and does none of it."""
-    from simulate.command import planning
-
     prepared = prepare(request)
     announce(prepared)
-    print("\n".join(planning.told(planning.plan(prepared))))
-    return 0
+    found = plan(prepared)
+    if plans is not None:
+        plans.append(found)
+    return _say("\n".join(told(found)))
 
 
 def _merge(other: Path, store: Store) -> int:

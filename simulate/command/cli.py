@@ -39,6 +39,10 @@ examples:
   python simulate/run.py --corpus emodb --root ~/EmoDB --experiment strategies \\
       --strategies entropy,margin,random --shares 2,5,10,20
       Figure 2 for some strategies, at these labelled shares; the first is the start
+  python simulate/run.py --check iemocap --root ~/IEMOCAP
+      is everything there, and readable?
+  python simulate/run.py --paper --plan
+      what the whole paper takes on the corpora of after.toml; without --plan it is run
   python simulate/run.py --corpus manifest --root mine.csv --backbone facebook/wav2vec2-base
       your own recordings: a CSV file with the columns path, label, speaker
 
@@ -85,6 +89,12 @@ def _instead(add: Add) -> None:
         "be read, and what a run would use of it; exit code 1 if not"
     )
     add("--check", type=values.corpus, metavar="CORPUS", help=words)
+    words = (
+        "every table and figure on every corpus that has a root (--roots), as in the paper and "
+        "strictly, with a report each and an index; --experiment, --corpus, --preset or "
+        "--protocol narrow it (reports: STORE/paper)"
+    )
+    add("--paper", action="store_true", help=words)
     words = (
         "runs that would be made, those that are finished, hours and disk; computes nothing but a "
         "short timing where no earlier run tells"
