@@ -92,7 +92,10 @@ def _paper(chosen: argparse.Namespace, commands: list[Entry], work: Work) -> int
     """Everything that the paper has, one command after the other, and what became of each."""
     plans: list[Plan] = []
     folder = None if chosen.plan else paper.folder_of(chosen)
-    code = paper.follow(commands, folder, lambda one: _one(one, work, plans), EXIT_INTERRUPTED)
+    try:
+        code = paper.follow(commands, folder, lambda one: _one(one, work, plans), EXIT_INTERRUPTED)
+    except KeyboardInterrupt:  # between runs
+        code = EXIT_INTERRUPTED
     if chosen.plan:
         hours = in_words(sum(one.seconds for one in plans))
         return _say(f"\nIn all: about {hours}, less what reports share; nothing was run") or code

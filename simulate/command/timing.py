@@ -31,9 +31,9 @@ from simulate.runs.plan import Run
 from simulate.systems import Context
 from simulate.task import opened
 
-TRAIN, VALIDATION, TEST = 24, 2, 4
+TRAIN, VALIDATION, TEST = 16, 2, 4
 """Recordings that are timed, evenly spread over each part."""
-SHARES = (4 / TRAIN, 8 / TRAIN)
+SHARES = (3 / TRAIN, 6 / TRAIN)
 ALIKE = ("strategy", "start", "tapt")
 """Values that a stage's seconds depend on little: systems that differ in no others share a timing,
 which is of one with TAPT if there is one."""
