@@ -60,7 +60,9 @@ def as_table(found: list[Beside]) -> Table:
         header += [f"{name} here", f"{name} in the paper", "difference"]
     rows = []
     for system, share in spots:
-        cells, badges, runs = [], [], 0
+        cells: list[str] = []
+        badges: list[str] = []
+        runs = 0
         for metric in metrics:
             one = at.get((system, share, metric))
             digits = 1 if metric == "minutes" else 3

@@ -83,10 +83,11 @@ def difference(
     def values(seeds: Sequence[np.ndarray]) -> np.ndarray:
         return np.mean([measure(np.tensordot(weights, one, axes=1)) for one in seeds], axis=0)
 
-    mean, *drawn = values(arm) - values(baseline)
+    found = values(arm) - values(baseline)
+    mean, drawn = found[0], found[1:]
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    below = np.sum(np.asarray(drawn) <= 0)
-    above = np.sum(np.asarray(drawn) >= 0)
+    below = int(np.sum(drawn <= 0))
+    above = int(np.sum(drawn >= 0))
     p = min(1.0, 2 * (min(below, above) + 1) / (draws + 1))
     return Bootstrapped(speakers, float(mean), float(low), float(high), float(p))
 

@@ -11,8 +11,8 @@ from simulate.analysis.tables import comparison_record, curve_table
 
 SHOWN = ("ua", "wa", *ECE, "minutes")
 TESTS = (
-    "The same folds and seeds, one arm minus the other; seeds are averaged within a fold. p is that "
-    "of a t-test corrected for what folds share (Nadeau and Bengio 2003), p (Holm) the same "
+    "The same folds and seeds, one arm minus the other; seeds are averaged within a fold. p is "
+    "that of a t-test corrected for what folds share (Nadeau and Bengio 2003), p (Holm) the same "
     "corrected for all comparisons of the claim, at all shares, and the verdict follows from it. "
     "Detectable: the difference that would have been found with a probability of 80 %, before "
     "Holm's correction. Over speakers: the interval and p of drawing the test speakers anew "
@@ -136,4 +136,3 @@ def _published(material: Material) -> list[Section]:
         title = f"Next to the paper's Table {number}"
         found.append(Section(title, note, (beside.as_table(rows),)))
     return found
-

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class Material:
         """The run's id by its row's: they differ where another state of the code made the row."""
         return {row["run_id"]: run.run_id for run, row in self.summary.done}
 
-    def _read(self, query: str) -> list[tuple]:  # type: ignore[type-arg]
+    def _read(self, query: str) -> list[tuple[Any, ...]]:
         if not self._own or not self.store.ids():
             return []
         with self.store.connect() as database:

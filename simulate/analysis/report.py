@@ -141,8 +141,8 @@ def _facts(material: Material) -> list[tuple[str, str]]:
     if summary.rows:
         minutes = sum(row["minutes"] for row in summary.rows)
         facts.append(("Computing", f"{minutes:.1f} minutes over all runs, TAPT counted in each"))
-        facts.append(("Labels given", "at most, per run, validation labels included: "
-                      + ", ".join(f"{arm} {count}" for arm, count in _labels(summary).items())))  # fmt: skip
+        given = ", ".join(f"{arm} {count}" for arm, count in _labels(summary).items())
+        facts.append(("Labels given", f"at most, per run, validation labels included: {given}"))
         codes = dict.fromkeys(str(run.place.code) for run, _ in summary.done)
         facts.append(("Code", f"{', '.join(codes)}; the page: commit {_commit()}"))
     for title, key in (("Machine", "machine"), ("Versions", "versions")):

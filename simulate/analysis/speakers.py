@@ -24,7 +24,7 @@ def paired(material: Material) -> dict[tuple[str, str, float | None], Bootstrapp
     if len(names) < bootstrap.LEAST_SPEAKERS or not material.summary.comparisons:
         return {}
     known = confusions(material, names)
-    found = {}
+    found: dict[tuple[str, str, float | None], Bootstrapped] = {}
     for one in material.summary.comparisons:
         if one.metric != "ua" or one.share is None:
             continue
@@ -81,8 +81,8 @@ def by_corpus(material: Material) -> list[Section]:
 def _by(material: Material, names: list[str], of: str, title: str) -> list[Section]:
     share = material.summary.headline_share
     known = confusions(material, names, of)
-    arms = [a for a in material.summary.design.arms if (a.name, share) in known or a.full]
-    spots = [(a.name, 1.0 if a.full else share) for a in arms]
+    arms = [a for a in material.summary.design.arms if a.full or (a.name, share or 1.0) in known]
+    spots = [(a.name, 1.0 if a.full or share is None else share) for a in arms]
     spots = [spot for spot in spots if spot in known]
     if not spots:
         return []

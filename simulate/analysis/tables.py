@@ -26,7 +26,7 @@ from simulate.identity import plain
 
 def curve_table(summary: Summary, metric: str) -> Table:
     """Mean, deviation and runs of a metric by arm and share; the best of each column is marked."""
-    digits = 1 if metric == "minutes" else 3
+    digits = 2 if metric == "minutes" else 3
     ranked = not metric.endswith("_chance")
     better = min if metric in (*ECE, "minutes") else max
     best = {
@@ -38,7 +38,8 @@ def curve_table(summary: Summary, metric: str) -> Table:
         for share in summary.shares
         if any(p.share == share and metric in p.metrics for p in summary.points)
     }
-    rows, marked = [], set()
+    rows: list[tuple[str, ...]] = []
+    marked = set()
     for arm in summary.design.arms:
         cells = [arm.name]
         for column, share in enumerate(summary.shares, start=1):
@@ -104,7 +105,8 @@ def write(summary: Summary, folder: Path) -> None:
         for metric, value in point.metrics.items()
     ]
     comparisons = [
-        {"claim": c.claim, "metric": c.metric, "share": c.share, **_flat(c.comparison)} for c in summary.comparisons
+        {"claim": c.claim, "metric": c.metric, "share": c.share, **_flat(c.comparison)}
+        for c in summary.comparisons
     ]
     _csv(folder / "summary.csv", points)
     _csv(folder / "comparisons.csv", comparisons)

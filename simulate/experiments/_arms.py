@@ -21,6 +21,18 @@ def arm(
     return Arm(arm_name(options, strategy, start, tapt=tapt), After(learner), shares)
 
 
+def after(options: Options, shares: tuple[float, ...]) -> Arm:
+    """The preset as a whole."""
+    learner = options.learner
+    return arm(options, shares, learner.strategy, learner.start, tapt=options.tapt is not None)
+
+
+def all_labels(options: Options, *, tapt: bool) -> Arm:
+    """What a share of the labels is measured against."""
+    found = arm(replace(options, shares=(1.0,)), (1.0,), "random", "random", tapt=tapt)
+    return replace(found, name=f"{model_name(options, tapt=tapt)}, all labels")
+
+
 def arm_name(options: Options, strategy: str, start: str, *, tapt: bool) -> str:
     """AFTER is what the preset does, as a whole; the other arms are called by what they do."""
     learner = options.learner
@@ -55,11 +67,4 @@ def as_good_as_all(arms: Sequence[Arm]) -> tuple[Contrast, ...]:
 def full_arms(options: Options, *, tapt: bool, no_tapt: bool) -> list[Arm]:
     """The runs on all labels, if wanted: what a share of the labels is measured against."""
     tapts = [True] * (tapt and options.tapt is not None) + [False] * no_tapt
-    return [
-        replace(
-            arm(replace(options, shares=(1.0,)), (1.0,), "random", "random", tapt=with_tapt),
-            name=f"{model_name(options, tapt=with_tapt)}, all labels",
-        )
-        for with_tapt in tapts
-        if options.full
-    ]
+    return [all_labels(options, tapt=with_tapt) for with_tapt in tapts if options.full]
