@@ -9,6 +9,8 @@ from simulate.analysis.speakers import paired
 from simulate.analysis.summary import ECE, Compared, Summary, percent
 from simulate.analysis.tables import comparison_record, curve_table
 
+COMPARED = ("arm", "baseline", "at", "difference", "interval", "over speakers", "p", "holm",
+            "detectable", "folds", "verdict")  # fmt: skip
 SHOWN = ("ua", "wa", *ECE, "minutes")
 TESTS = (
     "The same folds and seeds, one arm minus the other; seeds are averaged within a fold. p is "
@@ -94,8 +96,8 @@ def _comparisons(material: Material) -> list[Section]:
             if c.claim == claim and c.metric == "ua"
         ]
         if records:
-            rows = tuple(tuple(record.values()) for record in records)
-            tables.append(Table(tuple(records[0]), rows, claim, 3))
+            rows = tuple(tuple(record[name] for name in COMPARED) for record in records)
+            tables.append(Table(("UA of", "against", *COMPARED[2:]), rows, claim, 2))
     if not tables:
         return []
     picture = plots.differences(summary, material.folder / "pictures" / "differences.png")
@@ -131,7 +133,9 @@ def _published(material: Material) -> list[Section]:
         note = (
             f"The paper: {SETTING}; here its numbers for {of.data} ({of.protocol}). Measured: "
             f"{data}, mean over folds with its 95 % interval. With other data or another backbone "
-            "what can agree is the shape, not the level. " + ". ".join(dict.fromkeys(remarks))
+            "what can agree is the shape, not the level. "
+            + "Remarks: " * bool(remarks)
+            + "; ".join(dict.fromkeys(remarks))
         )
         title = f"Next to the paper's Table {number}"
         found.append(Section(title, note, (beside.as_table(rows),)))

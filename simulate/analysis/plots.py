@@ -101,7 +101,8 @@ def differences(summary: Summary, path: Path) -> tuple[tuple[str, Path], ...]:
         )  # fmt: skip
         for axes, claim in zip(grid[:, 0], claims, strict=True):
             _intervals(axes, _of(summary, claim))
-            axes.set_title(claim, fontsize=11, loc="left", fontweight="bold")
+            lines = len({_names(one) for one in _of(summary, claim)})
+            axes.set_title(claim, fontsize=11, loc="left", fontweight="bold", pad=10 + 15 * lines)
         grid[-1, 0].set_xlabel("labelled share of the training data")
         figure.supylabel("difference in UA", fontsize=11)
         figure.tight_layout()
@@ -148,7 +149,7 @@ def _intervals(axes: Axes, found: Sequence[Compared]) -> None:
         )
     axes.set_xticks(range(len(shares)), [f"{share * 100:.3g} %" for share in shares])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.2f}"))
-    axes.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=1)
+    axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
 
 
 def _curves(axes: Axes, summary: Summary, panel: Panel, metric: str, chance: float | None) -> None:
