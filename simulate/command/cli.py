@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _comparison(add: Add) -> None:
     words = "see below (default: demo)"
-    add("--experiment", default="demo", choices=experiments.names(), help=words)
+    known = [*experiments.names(), *experiments.ALIASES]
+    add("--experiment", default="demo", choices=known, help=words)
     words = (
         "every setting below that is not given: default is what was measured to need the fewest "
         "labels, paper what the paper says, with its validation set (default: default)"

@@ -116,7 +116,7 @@ def test_options_reach_the_learner() -> None:
         (["--starts", "elbow"], "no 'elbow'"),
         (["--folds", "0"], "whole number"),
         (["--workers", "two"], "whole number"),
-        (["--experiment", "table9"], "invalid choice"),
+        (["--experiment", "table11"], "invalid choice"),
         (["--tapt-objective", "guess"], "invalid choice"),
         (["--speed", "9"], "--speed"),
     ],
