@@ -112,21 +112,24 @@ def _carry_out(prepared: Prepared, command: str, work: Work) -> int:
         print(f"go on where they were with the same command:\n  {command}")
         return EXIT_INTERRUPTED
     from simulate.analysis import report  # here, since every worker process imports this file
+    from simulate.analysis.material import Material
 
     rows = prepared.rows()
     summary = summarise(prepared.experiment, prepared.design, prepared.runs, rows)
-    counts, speakers = corpus.counts(), len(corpus.speakers)
     remarks = notes(corpus)
     if prepared.borrowed:
         remarks.append(f"{len(prepared.borrowed)} runs were made by another state of the code")
-    setting = report.Setting(corpus.name, counts, speakers, tuple(remarks), command)
-    page = report.write(summary, setting, request.folder)
+    cache = Cache(request.store / "cache")
+    material = Material(
+        summary, corpus, request.protocol, prepared.store, cache, request.folder, request.device
+    )
+    page = report.write(material, command, remarks)
     results = request.folder / "results.jsonl"
     lines = (json.dumps(rows[run.run_id], sort_keys=True) for run in prepared.runs
              if run.run_id in rows)  # fmt: skip
     results.write_text("".join(f"{line}\n" for line in lines))
     print()
-    for sentence in findings(summary):
+    for sentence in findings(summary) if summary.runs else ():
         print(sentence)
     for row in summary.failures:
         print(f"FAILED: {row['title']}: {row['error']['message']}")

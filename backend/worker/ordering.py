@@ -50,16 +50,20 @@ class Order:
     tidy: bool = False  # nothing of ours but the window is in Label Studio
     foreign: bool = True  # somebody else's predictions may be there
 
-    def note(self, relabelled: Iterable[int], now_s: float) -> None:
-        """Labels came, changed or went."""
+    def note(self, relabelled: Iterable[int], now_s: float, since: float | None = None) -> None:
+        """Labels came, changed or went; since: when the first of them was told of."""
         found = set(relabelled)
         if not found:
             return
         if not self.changed:
-            self.first_change = now_s
+            self.first_change = now_s if since is None else since
         self.changed |= found
         self.last_change = now_s
         self.times = [t for t in self.times if now_s - t < MEMORY_S] + [now_s] * len(found)
+
+    def waiting_since(self, now_s: float) -> float:
+        """When the first label came that no window follows yet; now where all are followed."""
+        return self.first_change if self.changed else now_s
 
     def size(self, settings: Settings) -> int:
         """Tasks of a window: more where more is labelled."""
@@ -96,6 +100,11 @@ def follows(folder: ProjectFolder) -> str:
     return "" if pool is None else f"steps {pool['mark']}"
 
 
+def step_size(settings: Settings, controls: Sequence[labeling.Control]) -> int:
+    """Labels that begin a step: one a class, unless somebody chose."""
+    return settings.step_size or max((len(control.labels) for control in controls), default=1)
+
+
 class Orderer:
     """Makes and pushes windows."""
 
@@ -118,8 +127,8 @@ class Orderer:
         mark = follows(folder)
         if not mark or (mark.startswith("steps") and not self.steps):
             return
-        left = len(order.window - intake.finished - {int(task) for task in order.changed})
-        step = self.settings.step_size or max((len(c.labels) for c in intake.controls), default=1)
+        left = len(order.window - intake.finished - order.changed)
+        step = step_size(self.settings, intake.controls)
         more = len(intake.finished) + len(order.window) < len(intake.tasks)
         if order.due(self.settings, mark, step, left if more else len(order.window), now_s):
             self._push(client, project, folder, intake, order, mark)

@@ -26,7 +26,7 @@ from backend.store.history import said
 from backend.store.projects import POOL, SPEAKERS, Project, ProjectFolder, Projects
 from backend.worker.deciding import Known, Truth, different, fair, needed
 from backend.worker.intake import Changes, Intake
-from backend.worker.ordering import Order, Orderer
+from backend.worker.ordering import Order, Orderer, step_size
 from backend.worker.queueing import enqueue
 from backend.worker.warm import WarmProcess
 from backend.worker.workflows import Jobs
@@ -45,7 +45,8 @@ FULL_LOOK_S, FULL_LOOK_SHARE = 3600.0, 0.01  # listing everything: so rarely, an
 class _State:
     """What the worker knows of a project from look to look."""
 
-    counters: tuple[int, int, int] = (-1, -1, -1)
+    counters: tuple[int, int, int] = (-1, -1, -1)  # as they were when Label Studio was last asked
+    moved_at: float | None = None  # when they first moved since
     at: float = -1e9  # of the last look that was due
     not_before: float = 0.0
     failures: int = 0
@@ -141,12 +142,14 @@ class Watcher:
         counters = (project.events, project.task_events, project.train_requests)
         due = now_s - state.at >= self.settings.reconcile_s
         client = LabelStudio(project.url, project.api_key)
+        if counters != state.counters and state.moved_at is None:
+            state.moved_at = now_s
         if due or state.intake is None:
             self._check(client, project, folder, state, now_s)
-        elif counters != state.counters:
+            state.counters, state.moved_at = counters, None
+        elif self._worth_reading(state, counters, now_s):
             self._take_in(state, state.intake.refresh(client, project.id), now_s)
-        state.undecided = state.undecided or counters != state.counters
-        state.counters = counters
+            state.counters, state.moved_at, state.undecided = counters, None, True
         if state.intake is None:  # no task yet, or no question
             return
         state.intake.keep(folder)
@@ -159,6 +162,23 @@ class Watcher:
                 client, project.id, state.order,
                 lambda: self.projects.get(project.id).events != project.events,
             )  # fmt: skip
+
+    def _worth_reading(self, state: _State, counters: tuple[int, int, int], now_s: float) -> bool:
+        """Whether what events tell of is read now, or with what comes in the next seconds.
+
+        Label Studio answers its annotators and this in turn, each request a tenth of a second: so
+        labels are read a step at a time. Tasks that came and a press of Train don't wait.
+        """
+        if state.intake is None or counters == state.counters or state.moved_at is None:
+            return False
+        if counters[1:] != state.counters[1:]:
+            return True
+        enough = step_size(self.settings, state.intake.controls)
+        if state.order.window:
+            enough = min(enough, max(1, len(state.order.window) // 2))
+        labels = counters[0] - state.counters[0] + len(state.order.changed)
+        waited_s = now_s - min(state.moved_at, state.order.waiting_since(now_s))
+        return labels >= enough or waited_s >= self.settings.step_s
 
     def _check(
         self,
@@ -193,7 +213,7 @@ class Watcher:
             state.order.follows = ""  # somebody changed it: push anew
 
     def _take_in(self, state: _State, changes: Changes, now_s: float) -> None:
-        state.order.note(changes.relabelled, now_s)
+        state.order.note(changes.relabelled, now_s, state.moved_at)
         if changes.new:
             state.imported_at, state.undecided = now_s, True
 

@@ -1,7 +1,8 @@
 """Pictures of learning curves, as PNG files: readable in print, on a phone, and without colour.
 
 Colours are Okabe and Ito's, markers and line styles differ as well, and every marker stands at a
-share that was measured. Bands are 95 % intervals of the mean.
+share that was measured. Intervals are drawn of paired differences, not of single means: bands of
+arms that are tested on the same folds overlap where their difference is beyond doubt.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -18,14 +20,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from simulate.analysis.summary import METRICS, Summary
+from simulate.analysis.summary import METRICS, Compared, Summary
 from simulate.experiments import Panel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", (0, (1, 1.5)))
 SIZE = (6.8, 4.8)  # inches
-MOST_BANDS = 4  # more bands than this only hide each other
+FEW_LINES = 4  # chance is a line that more of them have no room for
 MOST_TICKS = 9
 STYLE = {
     "font.size": 11,
@@ -46,7 +48,7 @@ def draw(summary: Summary, chance: dict[str, float], folder: Path) -> list[tuple
     chance: what guessing reaches, by metric ("ua": 1 / classes, "wa": the largest class's share).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not summary.curves:
+    if not summary.curves or not summary.design.panels:
         return []
     first, *others = summary.design.panels
     chance_words = {
@@ -55,15 +57,14 @@ def draw(summary: Summary, chance: dict[str, float], folder: Path) -> list[tuple
     }
     pictures = []
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
-        few = len(first.arms) <= MOST_BANDS
+        few = len(first.arms) <= FEW_LINES
         for metric, meaning in (("ua", "mean recall of the classes"), ("wa", "overall accuracy")):
             figure, axes = plt.subplots(figsize=SIZE)
             _curves(axes, summary, first, metric, chance[metric] if few else None)
             axes.set_ylabel(f"{METRICS[metric]} ({meaning})")
-            bands = "Bands: 95 % intervals of the mean. " if few else ""
             caption = (
                 f"{METRICS[metric]} on the test speakers against the share of labelled training "
-                f"data. {bands}Chance ({chance[metric]:.2f}): {chance_words[metric]}."
+                f"data. Chance ({chance[metric]:.2f}): {chance_words[metric]}."
             )
             pictures.append((caption, _save(figure, axes, folder / f"{metric}-by-labels.png")))
         if others:
@@ -83,6 +84,74 @@ def draw(summary: Summary, chance: dict[str, float], folder: Path) -> list[tuple
     return pictures
 
 
+def differences(summary: Summary, path: Path) -> tuple[tuple[str, Path], ...]:
+    """UA's paired differences with their intervals by share, a panel a claim; nothing untested."""
+    claims = dict.fromkeys(
+        one.claim for one in summary.comparisons if one.comparison.difference.low is not None
+    )
+    if not claims:
+        return ()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):  # type: ignore[arg-type]
+        pairs = [len({_names(one) for one in _of(summary, claim)}) for claim in claims]
+        heights = [1.6 + 0.24 * count for count in pairs]
+        figure, grid = plt.subplots(
+            len(claims), 1, squeeze=False, figsize=(SIZE[0], 1 + sum(heights) * 1.25),
+            height_ratios=heights,
+        )  # fmt: skip
+        for axes, claim in zip(grid[:, 0], claims, strict=True):
+            _intervals(axes, _of(summary, claim))
+            lines = len({_names(one) for one in _of(summary, claim)})
+            axes.set_title(claim, fontsize=11, loc="left", fontweight="bold", pad=10 + 15 * lines)
+        grid[-1, 0].set_xlabel("labelled share of the training data")
+        figure.supylabel("difference in UA", fontsize=11)
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+    caption = "Paired differences in UA with 95 % intervals of the corrected resampled t-test, "
+    return ((f"{caption}before Holm's correction.", path),)
+
+
+def _of(summary: Summary, claim: str) -> list[Compared]:
+    return [
+        one
+        for one in summary.comparisons
+        if (one.claim, one.metric) == (claim, "ua")
+        and one.share is not None
+        and one.comparison.difference.low is not None
+    ]
+
+
+def _names(one: Compared) -> tuple[str, str]:
+    return one.comparison.arm, one.comparison.baseline
+
+
+def _intervals(axes: Axes, found: Sequence[Compared]) -> None:
+    """Places are the shares in their order; pairs stand side by side at each."""
+    shares = sorted({one.share for one in found if one.share is not None})
+    pairs = list(dict.fromkeys(_names(one) for one in found))
+    axes.axhline(0.0, color="#444B54", linewidth=1.2)
+    for number, pair in enumerate(pairs):
+        mine = [one for one in found if _names(one) == pair]
+        shift = 0.7 * (number - (len(pairs) - 1) / 2) / max(len(pairs), 2)
+        places = [shares.index(one.share) + shift for one in mine if one.share is not None]
+        means = np.array([one.comparison.difference.mean for one in mine])
+        low = np.array([one.comparison.difference.low for one in mine], float)
+        high = np.array([one.comparison.difference.high for one in mine], float)
+        axes.errorbar(
+            places,
+            means,
+            yerr=np.stack([means - low, high - means]),
+            fmt=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            capsize=3,
+            label=" against ".join(pair),
+        )
+    axes.set_xticks(range(len(shares)), [f"{share * 100:.3g} %" for share in shares])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.2f}"))
+    axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
+
+
 def _curves(axes: Axes, summary: Summary, panel: Panel, metric: str, chance: float | None) -> None:
     for arm in panel.grey:
         _line(axes, summary, arm, metric, color="#A9B0B8", linestyle="-", linewidth=1.2)
@@ -90,8 +159,6 @@ def _curves(axes: Axes, summary: Summary, panel: Panel, metric: str, chance: flo
         style = _style(number)
         label = panel.labels[number] if panel.labels else arm
         _line(axes, summary, arm, metric, label=label, **style)
-        if len(panel.arms) <= MOST_BANDS:
-            _band(axes, summary, arm, metric, str(style["color"]))
     _full_lines(axes, summary, metric)
     if chance is not None:
         label = f"chance ({chance:.2f})"
@@ -102,15 +169,6 @@ def _curves(axes: Axes, summary: Summary, panel: Panel, metric: str, chance: flo
     axes.set_xlabel("labelled share of the training data")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.3g} %"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}"))
-
-
-def _band(axes: Axes, summary: Summary, arm: str, metric: str, colour: str) -> None:
-    """The 95 % interval of the mean, where repetitions give one."""
-    points = [(p.share, p.metrics[metric]) for p in summary.curve(arm) if metric in p.metrics]
-    known = [(s, v.low, v.high) for s, v in points if v.low is not None and v.high is not None]
-    if known:
-        shares, low, high = zip(*known, strict=True)
-        axes.fill_between(shares, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
 def _line(axes: Axes, summary: Summary, arm: str, metric: str, **style: object) -> None:

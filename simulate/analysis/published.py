@@ -21,7 +21,10 @@ SETTING = "wav2vec2-base; Merged are four classes, tested on IEMOCAP"
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number. share: of labels, None where a table has none. remark: may be empty."""
+    """One printed number. share: of labels, None where a table has none. remark: may be empty.
+
+    badges: in which ways it was measured otherwise than `protocol` says, or than is done here.
+    """
 
     table: int
     system: str
@@ -31,6 +34,13 @@ class Published:
     text: str
     protocol: str
     remark: str
+    badges: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """`7/AFTER/merged/0.2/ua`, one of its own for every number."""
+        share = "" if self.share is None else f"{self.share:g}"
+        return f"{self.table}/{self.system}/{self.data}/{share}/{self.metric}"
 
     @property
     def value(self) -> float:
@@ -53,6 +63,7 @@ def everything() -> tuple[Published, ...]:
                 row["value"],
                 row["protocol"],
                 row["remark"],
+                tuple(filter(None, row["badges"].split("; "))),
             )
             for row in csv.DictReader(file)
         )

@@ -1,123 +1,106 @@
-"""The report: one HTML file that needs nothing else, pictures included."""
+"""The report of an experiment: one HTML file that needs nothing else, and the same as Markdown."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from simulate.analysis import plots, tables
-from simulate.analysis.published import SETTING
-from simulate.analysis.summary import ECE, Summary, findings
+from simulate.analysis import contents, tables
+from simulate.analysis.material import Material, Section, Table
+from simulate.analysis.summary import Summary, findings
+from simulate.data import Corpus
 from simulate.identity import plain
+from simulate.runs.specification import PROJECT
 
-SHOWN = ("ua", "wa", *ECE, "minutes")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a reader has to know beyond the numbers.
+def write(material: Material, command: str, notes: Sequence[str] = ()) -> Path:
+    """Writes tables, pictures, `summary.md` and `report.html`; returns the page's path.
 
-    counts: utterances by class, in the classes' order. command: what to type to repeat it.
+    command: what to type to repeat it. notes: what a reader has to know beyond the numbers. The
+    page appears whole or not at all: it is written beside and renamed.
     """
-
-    corpus: str
-    counts: dict[str, int]
-    speakers: int
-    notes: tuple[str, ...]
-    command: str
-
-    @property
-    def chance(self) -> dict[str, float]:
-        """UA of guessing, and WA of always naming the largest class."""
-        total = sum(self.counts.values())
-        return {"ua": 1 / len(self.counts), "wa": max(self.counts.values()) / total}
-
-
-def write(summary: Summary, setting: Setting, folder: Path) -> Path:
-    """Writes the tables, the pictures and `report.html` into `folder`; returns the page's path.
-
-    The page appears whole or not at all: it is written beside and renamed.
-    """
-    tables.write(summary, folder)
-    pictures = plots.draw(summary, setting.chance, folder / "pictures")
+    folder = material.folder
+    tables.write(material.summary, folder)
+    sections = contents.sections(material)
+    (folder / "summary.md").write_text(markdown(material, sections), encoding="utf-8")
     page = folder / "report.html"
     beside = page.with_suffix(".html.part")
-    beside.write_text(render(summary, setting, pictures), encoding="utf-8")
+    beside.write_text(render(material, sections, command, notes), encoding="utf-8")
     os.replace(beside, page)
     return page.resolve()
 
 
-def render(summary: Summary, setting: Setting, pictures: list[tuple[str, Path]]) -> str:
+def render(
+    material: Material, sections: Sequence[Section], command: str, notes: Sequence[str]
+) -> str:
     """The page's HTML; every text that comes from data is escaped."""
+    summary, corpus = material.summary, material.corpus
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
     )
+    environment.globals["uri"] = _data_uri
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=summary.experiment.title,
         paper=summary.experiment.paper,
-        corpus={
-            "name": setting.corpus,
-            "utterances": sum(setting.counts.values()),
-            "classes": list(setting.counts),
-            "speakers": setting.speakers,
-        },
+        corpus=corpus,
         backbone=_backbones(summary),
         finished=len(summary.rows),
         planned=len(summary.runs),
-        findings=findings(summary),
+        findings=_findings(summary),
         failures=[{"title": row["title"], **row["error"]} for row in summary.failures],
-        pictures=[{"caption": caption, "uri": _data_uri(path)} for caption, path in pictures],
-        repetitions=_repetitions(summary),
-        curves=[
-            _curve(tables.curve_table(summary, metric)) for metric in ("ua", "wa", *ECE, "minutes")
-        ],
-        comparisons=_comparisons(summary),
-        published=_published(summary),
-        setting=SETTING,
-        facts=_facts(summary, setting),
-        command=setting.command,
-        notes=_notes(summary, setting),
+        sections=sections,
+        facts=_facts(material),
+        command=command,
+        notes=_notes(summary, notes),
         configuration=json.dumps([plain(arm) for arm in summary.design.arms], indent=1),
     )
 
 
-def _curve(table: tables.CurveTable) -> dict[str, Any]:
-    rows = [{"name": name, "cells": cells} for name, cells in table.rows]
-    return {"metric": table.metric, "shares": table.shares, "rows": rows}
+def markdown(material: Material, sections: Sequence[Section]) -> str:
+    """The same as a page of Markdown, pictures by their files."""
+    summary = material.summary
+    lines = [f"# {summary.experiment.title}", "", summary.experiment.paper, ""]
+    lines += [*(f"- {sentence}" for sentence in _findings(summary)), ""]
+    if summary.failures:
+        lines += [f"## Failed runs ({len(summary.failures)})", ""]
+        lines += [f"- {row['title']}: {row['error']['message']}" for row in summary.failures]
+        lines.append("")
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        lines += [section.note, ""] if section.note else []
+        for caption, path in section.pictures:
+            lines += [f"![{caption}]({path.relative_to(material.folder)})", ""]
+        for table in section.tables:
+            lines += [f"### {table.title}", ""] if table.title else []
+            lines += [*_markdown_table(table), ""]
+    lines += ["## How it was measured", ""]
+    lines += [f"- {name}: {value}" for name, value in _facts(material)]
+    return "\n".join(lines) + "\n"
 
 
-def _comparisons(summary: Summary) -> list[dict[str, str]]:
-    """UA at the headline share and over the whole curve: the rest is in comparisons.csv."""
-    spots = [spot for spot in (summary.headline_share, None) if summary.compared("ua", spot)]
-    return [
-        tables.comparison_record(found, "ua", spot)
-        for spot in spots
-        for found in summary.compared("ua", spot)
+def _markdown_table(table: Table) -> list[str]:
+    rows = [
+        [f"**{cell}**" if (i, j) in table.best else cell for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
     ]
+    lines = [table.header, ["---"] * len(table.header), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
-def _published(summary: Summary) -> list[dict[str, Any]]:
-    beside = [tables.published_rows(summary, table) for table in summary.experiment.published]
-    return [
-        {
-            "source": table.source,
-            "remarks": table.remarks,
-            "shares": table.shares,
-            "rows": [{"name": n, "whose": whose, "cells": cells} for n, whose, cells in table.rows],
-        }
-        for table in beside
-        if table is not None
-    ]
+def _findings(summary: Summary) -> list[str]:
+    """An experiment that trains nothing has no sentence about what it found by training."""
+    return findings(summary) if summary.design.arms else []
 
 
 def _repetitions(summary: Summary) -> str:
@@ -134,33 +117,64 @@ def _backbones(summary: Summary) -> str:
     return ", ".join(dict.fromkeys(arm.system.backbone for arm in summary.design.arms))
 
 
-def _facts(summary: Summary, setting: Setting) -> list[tuple[str, str]]:
-    protocol = summary.runs[0].protocol
+def _facts(material: Material) -> list[tuple[str, str]]:
+    summary, corpus, protocol = material.summary, material.corpus, material.protocol
     sizes = {run.fold: run.content.sizes for run in summary.runs}
+    counts = ", ".join(f"{name} {count}" for name, count in corpus.counts().items())
     facts = [
-        ("Corpus", setting.corpus),
-        ("Classes", ", ".join(f"{name} {count}" for name, count in setting.counts.items())),
-        ("Protocol", f"{protocol.title}, {_count(len(sizes), 'fold')}, split seed {protocol.seed}, "
-                     f"validation {protocol.validation_share:.0%} of the training part"),
-        ("Test speakers' unlabelled recordings",
-         "used (transductive)" if protocol.transductive else "not used"),
-        ("Recordings", _recordings([sizes[fold] for fold in sorted(sizes)])),
-        ("Folds run", ", ".join(str(fold + 1) for fold in sorted({r.fold for r in summary.runs}))),
-        ("Seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in summary.runs}))),
-    ]  # fmt: skip
+        ("Corpus", _described(corpus)),
+        ("Classes", counts),
+        ("Labels", f"by the policy {corpus.policy}"),
+    ]
+    if summary.runs:
+        facts += [
+            ("Protocol", f"{protocol.title}, {_count(len(sizes), 'fold')}, split seed "
+                         f"{protocol.seed}, validation {protocol.validation_share:.0%} of the "
+                         "training part"),
+            ("Test speakers' unlabelled recordings",
+             "used (transductive)" if protocol.transductive else "not used"),
+            ("Recordings", _recordings([sizes[fold] for fold in sorted(sizes)])),
+            ("Repetitions", _repetitions(summary)),
+            ("Folds run", ", ".join(str(f + 1) for f in sorted({r.fold for r in summary.runs}))),
+            ("Seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in summary.runs}))),
+        ]  # fmt: skip
     if summary.rows:
         minutes = sum(row["minutes"] for row in summary.rows)
-        labels = Counter[str]()
-        for row in summary.rows:
-            given = row["labels_asked"] + row.get("labels_validation", 0)
-            labels[row["arm"]] = max(labels[row["arm"]], given)
         facts.append(("Computing", f"{minutes:.1f} minutes over all runs, TAPT counted in each"))
-        asked = ", ".join(f"{arm} {count}" for arm, count in labels.items())
-        facts.append(("Labels given", f"at most, per run, validation labels included: {asked}"))
+        given = ", ".join(f"{arm} {count}" for arm, count in _labels(summary).items())
+        facts.append(("Labels given", f"at most, per run, validation labels included: {given}"))
+        codes = dict.fromkeys(str(run.place.code) for run, _ in summary.done)
+        facts.append(("Code", f"{', '.join(codes)}; the page: commit {_commit()}"))
     for title, key in (("Machine", "machine"), ("Versions", "versions")):
         texts = dict.fromkeys(_joined(row[key]) for row in summary.rows)
         facts += [(title, text) for text in texts]
     return facts
+
+
+def _labels(summary: Summary) -> dict[str, int]:
+    """The most labels that a run of each arm was given."""
+    found: dict[str, int] = {}
+    for run, row in summary.done:
+        given = row["labels_asked"] + row.get("labels_validation", 0)
+        found[run.arm.name] = max(found.get(run.arm.name, 0), given)
+    return found
+
+
+def _described(corpus: Corpus) -> str:
+    words = [corpus.name, f"{len(corpus)} recordings"]
+    if corpus.speakers:
+        words.append(_count(len(corpus.speakers), "speaker"))
+    return ", ".join(words)
+
+
+def _commit() -> str:
+    """Of the working tree, and whether files differ from it; a copy without git has none."""
+    try:
+        command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def _recordings(sizes: Sequence[tuple[int, int, int, int]]) -> str:
@@ -179,12 +193,12 @@ def _joined(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _notes(summary: Summary, setting: Setting) -> list[str]:
+def _notes(summary: Summary, notes: Sequence[str]) -> list[str]:
     """What the corpus's loader remarked, and each recording that some run had to leave out."""
     skipped = Counter(text for row in summary.rows for text in row.get("skipped", ()))
     runs = len(summary.rows)
     left_out = [f"Left out in {count} of {runs} runs: {text}" for text, count in skipped.items()]
-    return [*setting.notes, *left_out]
+    return [*notes, *left_out]
 
 
 def _data_uri(path: Path) -> str:

@@ -171,9 +171,10 @@ def _options(chosen: argparse.Namespace) -> Options:
         "warm_start",
         "head",
     )
+    backbones = _names(chosen.backbone) or (LearnerConfig.backbone,)
     given = {name: value for name in names if (value := getattr(chosen, name)) is not None}
     learner = LearnerConfig.preset(
-        chosen.preset, backbone=chosen.backbone, speakers=chosen.speakers, **given
+        chosen.preset, backbone=backbones[0], speakers=chosen.speakers, **given
     )
     if chosen.epochs is not None:
         learner = replace(learner, training=replace(learner.training, epochs=chosen.epochs))
@@ -185,7 +186,7 @@ def _options(chosen: argparse.Namespace) -> Options:
         if chosen.tapt_epochs is not None:
             tapt = replace(tapt, epochs=chosen.tapt_epochs)
     learner = replace(learner, tapt=tapt)
-    return Options(learner, tapt, _shares(chosen), strategies, starts, chosen.full)
+    return Options(learner, tapt, _shares(chosen), strategies, starts, chosen.full, backbones)
 
 
 def _shares(chosen: argparse.Namespace) -> tuple[float, ...] | None:

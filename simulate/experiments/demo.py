@@ -6,15 +6,8 @@ learning without.
 
 from __future__ import annotations
 
-from simulate.experiments import (
-    Design,
-    Experiment,
-    Options,
-    Panel,
-    arm,
-    as_good_as_all,
-    full_arms,
-)
+from simulate.experiments import Claim, Design, Experiment, Options, Panel
+from simulate.experiments._arms import arm, as_good_as_all, full_arms
 
 SHARES = (0.05, 0.10, 0.20, 0.30, 0.40)
 
@@ -27,15 +20,16 @@ def design(options: Options) -> Design:
         strategy: arm(options, SHARES, strategy, start, tapt=tapt)
         for strategy in dict.fromkeys((*strategies, "random"))
     }
-    comparisons = [(cells[s].name, cells["random"].name) for s in cells if s != "random"]
+    asking = [(cells[s].name, cells["random"].name) for s in cells if s != "random"]
+    adapting = []
     arms = list(cells.values())
     if tapt:
         arms.append(arm(options, SHARES, strategies[0], start, tapt=False))
-        comparisons.append((arms[0].name, arms[-1].name))
+        adapting.append((arms[0].name, arms[-1].name))
     runs = (*arms, *full_arms(options, tapt=True, no_tapt=True))
     return Design(
         runs,
-        tuple(comparisons),
+        (Claim("asking pays", tuple(asking)), Claim("TAPT pays", tuple(adapting))),
         (Panel("", tuple(a.name for a in arms)),),
         as_good_as_all(runs),
     )

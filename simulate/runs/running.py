@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def run(config: Run, place: Place, listener: Listener) -> Outcome:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # another command may want the same run
         folder.mkdir(exist_ok=True)
+        load = os.getloadavg()[0]
         fold = folds_of(config.protocol, place.corpus)[config.fold]
         view, evaluator = opened(place.corpus, fold)
         stages = _Stages(folder / "stages.jsonl", view.classes)
@@ -104,6 +106,8 @@ def run(config: Run, place: Place, listener: Listener) -> Outcome:
         **identity(config),
         "minutes": cost["minutes"],
         "tapt_minutes": cost["tapt_minutes"],
+        "encoding_minutes": _timed(place, config),
+        "load": max(load, os.getloadavg()[0]),
         "labels_asked": len(view.asked),
         "labels_validation": view.validated,
         "machine": machine(place),
@@ -148,7 +152,18 @@ def _encode(config: Run, place: Place, listener: Listener) -> None:
     """
     folder = place.cache.folder("encoding", config.encoding_id)
     context = place.context(config, folder, listener)
+    began = time.perf_counter()
     config.arm.system.encode(place.corpus.utterances, context)
+    timed = folder.with_suffix(".minutes")
+    if not timed.exists():  # the first time: later everything is there already
+        timed.parent.mkdir(parents=True, exist_ok=True)
+        timed.write_text(f"{(time.perf_counter() - began) / 60:.6f}")
+
+
+def _timed(place: Place, config: Run) -> float | None:
+    """Minutes that encoding the corpus took, None where nothing was encoded."""
+    timed = place.cache.folder("encoding", config.encoding_id).with_suffix(".minutes")
+    return float(timed.read_text()) if timed.exists() else None
 
 
 def _prepare(config: Run, place: Place, listener: Listener) -> None:

@@ -67,6 +67,8 @@ def row(run: Run) -> dict[str, Any]:
         "curve": curve,
         "minutes": curve[-1]["minutes"],
         "tapt_minutes": 0.5,
+        "encoding_minutes": 0.2,
+        "load": 1.0,
         "labels_asked": curve[-1]["labelled"],
         "test_recordings": 60,
         "skipped": [],

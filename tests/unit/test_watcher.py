@@ -19,7 +19,7 @@ from backend.label_studio.reading import BEGINNING, ProjectInfo, Task
 from backend.store.projects import Projects
 from backend.worker import queueing, watching
 from backend.worker.deciding import Truth, needed
-from backend.worker.intake import Intake
+from backend.worker.intake import Changes, Intake
 from backend.worker.watching import Watcher
 
 
@@ -67,16 +67,18 @@ def test_an_error_in_one_project_disturbs_no_other(watcher, monkeypatch, error):
 def test_a_project_that_is_looked_at_for_long_disturbs_no_other(watcher, monkeypatch):
     """And isn't looked at twice at once."""
     looked: list[int] = []
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def look(_self: Watcher, project: Any, *_: Any) -> None:
         looked.append(project.id)
         if project.id == 1:
+            begun.set()
             done.wait(30)
 
     monkeypatch.setattr(Watcher, "_look", look)
     for moment in (1000.0, 1001.0):
         watcher.tick(moment)
+        assert begun.wait(30)
         wait([watcher._looking[2], watcher._looking[3]])
     assert sorted(looked) == [1, 2, 2, 3, 3]
     done.set()
@@ -116,6 +118,68 @@ def test_what_was_read_is_not_read_again_because_label_studio_was_away(
     monkeypatch.setattr(Watcher, "_look", look)
     tick(watcher, 1000.0)
     assert (watcher._states[1].intake is intake) == kept
+
+
+# --- reading what events tell of -----------------------------------------------------------------
+
+
+class Counted(Intake):
+    """An intake whose reads are counted; each finds a task that was relabelled."""
+
+    reads = 0
+
+    def refresh(self, *_: Any) -> Changes:
+        self.reads += 1
+        return Changes(frozenset(), frozenset({self.reads}))
+
+
+@pytest.fixture
+def labelling(watcher, monkeypatch, settings) -> Callable[[float, int], Counted]:
+    """So many events come at a moment, and the watcher looks: the project's intake."""
+    projects = Projects(settings)
+    intake = Counted((labeling.controls(CONFIG)[0],), tasks=set(range(100)))
+    watcher._states[1] = watching._State(intake=intake, at=1000.0, counters=(0, 0, 0))
+    monkeypatch.setattr(watcher._orderer, "advance", lambda *_: None)
+    monkeypatch.setattr(watcher, "_decide", lambda *_: True)
+
+    def come(now_s: float, events: int, tasks_changed: bool = False) -> Counted:
+        if events:
+            projects.note_event(1, tasks_changed, times=events)
+        watcher.look(projects.get(1), now_s)
+        return intake
+
+    return come
+
+
+def test_labels_are_read_a_step_at_a_time(labelling, settings):
+    """Each read costs Label Studio's annotators a tenth of a second."""
+    classes = len(labeling.controls(CONFIG)[0].labels)
+    for number in range(classes - 1):
+        assert labelling(1000.0 + number / 10, 1).reads == 0
+    assert labelling(1001.0, 1).reads == 1
+
+
+def test_a_few_labels_are_read_when_the_first_has_waited_for_long_enough(labelling, settings):
+    assert labelling(1000.0, 1).reads == 0
+    assert labelling(1000.0 + settings.step_s - 0.1, 0).reads == 0
+    assert labelling(1000.0 + settings.step_s, 0).reads == 1
+    assert labelling(1000.0 + 2 * settings.step_s, 0).reads == 1  # nothing came since
+
+
+def test_a_step_counts_from_when_its_first_label_came(labelling, watcher, settings):
+    labelling(1000.0, 1)
+    labelling(1000.0 + settings.step_s, 0)
+    assert watcher._states[1].order.first_change == 1000.0
+
+
+def test_tasks_that_came_are_read_at_once(labelling):
+    assert labelling(1000.0, 1, tasks_changed=True).reads == 1
+
+
+def test_a_small_window_is_not_used_up_before_it_is_read(labelling, watcher):
+    watcher._states[1].order.window = frozenset({1, 2, 3, 4})
+    assert labelling(1000.0, 1).reads == 0
+    assert labelling(1000.1, 1).reads == 1
 
 
 # --- cancelling a job that waits -----------------------------------------------------------------

@@ -5,15 +5,8 @@ All four start from the same samples. With `--preset paper` these are the paper'
 
 from __future__ import annotations
 
-from simulate.experiments import (
-    Design,
-    Experiment,
-    Options,
-    Panel,
-    arm,
-    as_good_as_all,
-    full_arms,
-)
+from simulate.experiments import Claim, Design, Experiment, Options, Panel
+from simulate.experiments._arms import arm, as_good_as_all, full_arms
 
 SHARES = (0.01, 0.10, 0.20, 0.30, 0.40, 0.60, 0.80, 1.0)
 
@@ -28,19 +21,19 @@ def design(options: Options) -> Design:
         for strategy in dict.fromkeys((*strategies, "random"))
     }
     asked = [key for key in cells if key[1] != "random"]
-    comparisons = [(cells[tapt, s].name, cells[tapt, "random"].name) for tapt, s in asked]
-    comparisons += [(c.name, cells[False, s].name) for (tapt, s), c in cells.items() if tapt]
+    asking = [(cells[tapt, s].name, cells[tapt, "random"].name) for tapt, s in asked]
+    adapting = [(c.name, cells[False, s].name) for (tapt, s), c in cells.items() if tapt]
     runs = (*cells.values(), *full_arms(options, tapt=True, no_tapt=True))
     return Design(
         runs,
-        tuple(comparisons),
+        (Claim("asking pays", tuple(asking)), Claim("TAPT pays", tuple(adapting))),
         (Panel("", tuple(cell.name for cell in cells.values())),),
         as_good_as_all(runs),
     )
 
 
 EXPERIMENT = Experiment(
-    "ablation",
+    "table7",
     "What TAPT and active learning each contribute",
     "Table 7: FT and TAPT + FT on random and on entropy samples, the same k-means start.",
     design,

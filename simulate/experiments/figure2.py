@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simulate.experiments import Design, Experiment, Options, Panel, arm, as_good_as_all, full_arms
+from simulate.experiments import Claim, Design, Experiment, Options, Panel
+from simulate.experiments._arms import arm, as_good_as_all, full_arms
 
 SHARES = (0.01, 0.05, 0.10, 0.15, 0.20)
 STRATEGIES = ("entropy", "least-confidence", "margin", "alps", "batchbald", "random")
@@ -43,14 +44,17 @@ def design(options: Options) -> Design:
     runs = (*cells.values(), *full_arms(options, tapt=tapt, no_tapt=not tapt))
     return Design(
         runs,
-        (*against_random, *against_start),
+        (
+            Claim("strategies beat random labels", tuple(against_random)),
+            Claim(f"the {starts[0]} start pays", tuple(against_start)),
+        ),
         (overview, *panels),
         as_good_as_all(runs),
     )
 
 
 EXPERIMENT = Experiment(
-    "strategies",
+    "figure2",
     "Strategies for asking, from a clustering start and from a random one",
     "Figure 2: share of labelled samples against unweighted accuracy.",
     design,
