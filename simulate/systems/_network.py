@@ -80,31 +80,43 @@ class Network(Supervised):
     # --- the loop --------------------------------------------------------------------------------
 
     def learn(self, train: Examples, validation: Examples | None, place: Place) -> Learnt:
+        net, notes = self.trained(train, validation, place)
         device = torch.device(place.context.device)
-        number = len(train)
-        with seeded(device, place.seed, number):
-            net = self.network(train.targets.shape[1], train.pieces).to(device)
-        progress = self._fit(net, train, validation, place, device)
-        net.load_state_dict(progress.best)
-        notes = {"best_epoch": progress.best_epoch, "epochs": progress.epoch}
-        if validation is not None:
-            notes["validation_ua"] = progress.best_key[0]
         return Learnt(lambda pieces: self.score(net, pieces, device), notes)
+
+    def trained(
+        self, train: Examples, validation: Examples | None, place: Place
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The network with the weights that are kept, and what is to be noted of them."""
+        device = torch.device(place.context.device)
+        with seeded(device, place.seed, len(train)):
+            net = self.network(train.targets.shape[1], train.pieces).to(device)
+        reached = self._fit(net, train, validation, place, device)
+        net.load_state_dict(reached.best)
+        net.eval()
+        notes: dict[str, Any] = {"best_epoch": reached.best_epoch, "epochs": reached.epoch}
+        if validation is not None:
+            notes["validation_ua"] = reached.best_key[0]
+        return net, notes
 
     def score(self, net: nn.Module, pieces: Pieces, device: torch.device) -> np.ndarray:
         """Probabilities [N, C]."""
         net.eval()
-        flat = [piece for one in pieces for piece in one]
-        with torch.inference_mode():
-            logits = torch.cat(
-                [
-                    net(_moved(self.collated(flat[i : i + self.batch]), device)).float().cpu()
-                    for i in range(0, len(flat), self.batch)
-                ]
-            )
-        parts = logits.split([len(one) for one in pieces])
+        parts = self.outputs(net, pieces, device)
         probs = torch.stack([self.joined(part) for part in parts]).double()
         return (probs / probs.sum(dim=1, keepdim=True)).numpy()
+
+    def outputs(
+        self, call: Callable[[Any], Tensor], pieces: Pieces, device: torch.device
+    ) -> list[Tensor]:
+        """What `call` makes of each recording's pieces: [K, ...] each."""
+        flat = [piece for one in pieces for piece in one]
+        with torch.inference_mode():
+            found = [
+                call(_moved(self.collated(flat[i : i + self.batch]), device)).float().cpu()
+                for i in range(0, len(flat), self.batch)
+            ]
+        return list(torch.cat(found).split([len(one) for one in pieces]))
 
     def _fit(
         self,
@@ -115,7 +127,7 @@ class Network(Supervised):
         device: torch.device,
     ) -> _Reached:
         optimizer, criterion = self.optimizer(net), self.criterion(train)
-        start = [group["lr"] for group in optimizer.param_groups]
+        start: list[float] = [group["lr"] for group in optimizer.param_groups]
         chosen = [self.learnt_from(one) for one in train.pieces]
         pieces = [piece for one in chosen for piece in one]
         targets = torch.from_numpy(np.repeat(train.targets, [len(c) for c in chosen], axis=0))

@@ -90,6 +90,19 @@ def segments(values: np.ndarray, size: int, step: int) -> np.ndarray:
     return np.stack([padded[..., i * step : i * step + size] for i in range(count)])
 
 
+def deltas(values: np.ndarray, reach: int = 2) -> np.ndarray:
+    """Slopes over 2 * reach + 1 frames of the last axis, the ends repeated, as HTK has them."""
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(reach, reach)], mode="edge")
+    length = values.shape[-1]
+
+    def at(offset: int) -> np.ndarray:
+        return padded[..., reach + offset : reach + offset + length]
+
+    steps = range(1, reach + 1)
+    slopes = sum(n * (at(n) - at(-n)) for n in steps) / (2 * sum(n * n for n in steps))
+    return np.asarray(slopes, dtype=values.dtype)
+
+
 @lru_cache(maxsize=8)
 def _slaney(rate_hz: int, n_fft: int) -> np.ndarray:
     """librosa.filters.mel's defaults: float32 [128, 1 + n_fft / 2]."""

@@ -1,7 +1,7 @@
 """TIM-Net (Ye et al. 2023, ICASSP): a temporal-aware bi-directional multi-scale network.
 
-Dilated causal convolutions over MFCC, forward in time and backward; every block's output, at its own
-scale, is averaged over time, and the scales are weighted. Written anew from what is known of
+Dilated causal convolutions over MFCC, forward in time and backward; every block's output, at its
+own scale, is averaged over time, and the scales are weighted. Written anew from what is known of
 Jiaxin-Ye/TIM-Net_SER ([read]; its code is under the GPL, and none of it is here).
 
 Published (UA / WA), with the epoch that was best on the test fold: EmoDB 95.17 / 95.70, RAVDESS

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_runs import CLASSES, PARTS, tones
-from small_systems import SMALL
+from small_systems import EXTRA, SMALL
 
 from after_model.active_learning import LearnerConfig
 from after_model.classifier.finetuning import TrainingConfig
@@ -51,6 +51,8 @@ EVERY = sorted({*EXAMPLES, *systems.names()})
 
 @pytest.fixture(params=EVERY)
 def system(request: pytest.FixtureRequest, tiny_backbone: Path) -> System:
+    if request.param in EXTRA:
+        pytest.importorskip("opensmile")
     make = EXAMPLES.get(request.param)
     found = make(str(tiny_backbone)) if make else systems.get(request.param)()
     return found.resolved("cpu")
