@@ -8,16 +8,32 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from fake_runs import tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
+from torch import nn
 
+from after_model import backbone
 from after_model.audio import Utterance
-from simulate.systems import _alexnet, cnn_dtpm_svm, cnn_svm_ma, dcnn, mfcc_plp_svm, tsp_inca
+from simulate.systems import (
+    _alexnet,
+    _finetuned,
+    cnn_dtpm_svm,
+    cnn_svm_ma,
+    dcnn,
+    lssed,
+    mfcc_plp_svm,
+    pseudo_tapt,
+    rh_emo,
+    tsp_inca,
+    w2v2_l_robust,
+)
 from simulate.systems._alexnet import AlexNet, begun
 from simulate.systems.cnn_svm_zhang import CnnSvmZhang
 from simulate.systems.soft_label_dnn import SoftLabelDnn
+from simulate.systems.w2v2_l_robust import W2v2LRobust
 
 TINY = {
     "one tower": _alexnet.Layout((4, 6, 8, 6, 4), 8, 224, padding=2),
@@ -30,11 +46,86 @@ TINY = {
     [(_alexnet.TWO_TOWERS, 60_965_224), (_alexnet.ONE_TOWER, 61_100_840)],
 )
 def test_alexnet_has_as_many_parameters_as_were_published(
-    layout: _alexnet.Layout, parameters: int, monkeypatch: pytest.MonkeyPatch
+    layout: _alexnet.Layout, parameters: int
 ) -> None:
     with torch.device("meta"):
         net = AlexNet(1000, layout)
     assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+def test_networks_too_large_to_make_have_as_many_parameters_as_were_counted() -> None:
+    """In millions: LSSED 54.6, and 22.8 with 50 layers; RH-emo's second phase 134."""
+    with torch.device("meta"):
+        nets: list[tuple[nn.Module, int]] = [
+            *((lssed.Net(4, lssed.BLOCKS[n]), size) for n, size in lssed.PARAMETERS.items()),
+            (rh_emo.Planes(5), rh_emo.PARAMETERS),
+        ]
+    found = [sum(p.numel() for p in net.parameters()) for net, _ in nets]
+    assert found == [size for _, size in nets]
+    np.testing.assert_allclose(np.array(found) / 1e6, [54.6, 22.8, 134], rtol=3e-3)
+
+
+def test_large_networks_take_the_shapes_that_were_published() -> None:
+    planes = rh_emo.Autoencoder()
+    magnitudes = torch.rand(2, 512, 128)
+    assert planes.planes(magnitudes).shape == (2, 4, 64, 64)
+    assert planes(magnitudes).shape == (2, 512, 128)
+    net = lssed.Net(4, lssed.BLOCKS[14], width=16)
+    assert net(torch.randn(2, 521, 247)).shape == (2, 4)
+    assert net.head.in_features == 4 * 8 * 16 * 4  # four bands of 8 times 4 times the width
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_a_quaternion_convolution_multiplies_as_hamilton_did(seed: int) -> None:
+    """(a1 + b1 i + c1 j + d1 k)(a2 + b2 i + c2 j + d2 k), written out; lengths multiply."""
+    rng = np.random.default_rng(seed)
+    (a1, b1, c1, d1), (a2, b2, c2, d2) = one, two = rng.normal(size=(2, 4))
+    expected = [
+        a1 * a2 - b1 * b2 - c1 * c2 - d1 * d2,
+        a1 * b2 + b1 * a2 + c1 * d2 - d1 * c2,
+        a1 * c2 - b1 * d2 + c1 * a2 + d1 * b2,
+        a1 * d2 + b1 * c2 - c1 * b2 + d1 * a2,
+    ]
+    found = rh_emo.hamilton(torch.from_numpy(one)[:, None, None]).numpy() @ two
+    np.testing.assert_allclose(found, expected)
+    lengths = [np.linalg.norm(value) for value in (found, one, two)]
+    assert lengths[0] == pytest.approx(lengths[1] * lengths[2])
+
+
+def test_frames_that_are_alike_are_clustered_together() -> None:
+    rng = np.random.default_rng(0)
+    kinds = [np.repeat([0, 1], [20, 30]), np.repeat([1, 0], [25, 5])]
+    states = [4.0 * k[:, None] + 0.1 * rng.normal(size=(len(k), 6)) for k in kinds]
+    labels = pseudo_tapt.clustered(states, (2, 4096), seed=0)
+    assert [one.shape for one in labels] == [(50, 2), (30, 2)]
+    found, kind = np.concatenate(labels)[:, 0], np.concatenate(kinds)
+    assert len(set(zip(found.tolist(), kind.tolist(), strict=True))) == 2
+    assert np.concatenate(labels)[:, 1].max() < 8  # a tenth of the frames
+
+
+def test_a_model_of_the_published_layout_is_loaded_and_cut_to_its_layers(tmp_path: Path) -> None:
+    """wav2vec2-large-robust, small: its normalisation, more layers than are kept, a head of its
+    own whose weights are not taken."""
+    config = transformers.Wav2Vec2Config(
+        conv_dim=(8, 8, 8), conv_kernel=(10, 8, 8), conv_stride=(8, 8, 5),
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True,
+    )  # fmt: skip
+    transformers.Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
+    system = W2v2LRobust(encoder=str(tmp_path), layers=3)
+    whole, cut = backbone.load(str(tmp_path)), system.begun()
+    assert (whole.num_layers, cut.num_layers, len(cut.model.encoder.layers)) == (4, 3, 3)
+    batch = system.collated([np.random.default_rng(0).normal(size=(n, 8)) for n in (9, 5)])
+    net = w2v2_l_robust.Net(cut, 4).eval()
+    assert net(batch).shape == (2, 4)
+    still = {id(p) for module in cut.stem() for p in module.parameters()}
+    assert still
+    assert not still & {id(p) for p in _finetuned.trainable(net)}
+    assert system.title == "w2v2-L-robust"
+    assert "after-tiny" in W2v2LRobust().title
 
 
 def test_conv4_of_two_towers_is_as_large_as_published() -> None:
