@@ -43,7 +43,8 @@ EMOTION_WEIGHT = 0.01
 class RhEmo(Network):
     """frames: of a segment, 512 every 8 ms, about 4 s [read]. hidden: of the planes' networks.
     width: of the quaternion AlexNet's channels, 16 as published. first_epochs, second_epochs: of
-    the phases before (there until 100 and 30 epochs bring nothing: assumptions). learning_rate: of the third phase [read]."""
+    the phases before (there until 100 and 30 epochs bring nothing: assumptions). learning_rate: of
+    the third phase [read]."""
 
     epochs: int = 500  # [read]
     batch: int = 20  # [read]
