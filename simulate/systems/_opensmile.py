@@ -7,6 +7,7 @@ openSMILE is free for research and not for commercial use: an optional extra tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,15 +37,7 @@ class Functionals(Vectors):
 
     def features(self, item: Utterance) -> np.ndarray:
         """[1, D]."""
-        samples = wave(item)
-        try:
-            import opensmile
-        except ImportError as error:
-            raise ImportError(MISSING) from error
-        smile = opensmile.Smile(
-            opensmile.FeatureSet[self.feature_set], opensmile.FeatureLevel.Functionals
-        )
-        found = smile.process_signal(samples, SAMPLE_RATE).to_numpy()
+        found = _smile(self.feature_set).process_signal(wave(item), SAMPLE_RATE).to_numpy()
         return np.nan_to_num(found).astype(np.float32)
 
     def estimator(self, train: Examples) -> Any:
@@ -52,6 +45,15 @@ class Functionals(Vectors):
             return svm(cost, kernel="linear")
 
         return linear(best_cost(train, linear, COSTS))
+
+
+@lru_cache(maxsize=2)
+def _smile(feature_set: str) -> Any:
+    try:
+        import opensmile
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    return opensmile.Smile(opensmile.FeatureSet[feature_set], opensmile.FeatureLevel.Functionals)
 
 
 COSTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
