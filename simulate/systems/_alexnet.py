@@ -146,6 +146,11 @@ def named(alexnet: str) -> str:
     return alexnet if alexnet in (SCRATCH, RANDOM) else "file"
 
 
+def variant(alexnet: str) -> str:
+    """What is added to a title, so that a row says that it isn't the published system."""
+    return {SCRATCH: ", AlexNet from scratch", RANDOM: ", random AlexNet"}.get(alexnet, "")
+
+
 @lru_cache(maxsize=8)
 def hashed(alexnet: str) -> str:
     if alexnet in (SCRATCH, RANDOM):

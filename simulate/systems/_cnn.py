@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,13 @@ class Cnn(Network):
     alexnet: str = _alexnet.SCRATCH
     frames: int = 64
     step: int = 30
+
+    published: ClassVar[str]
+    """What the paper's table calls it."""
+
+    @property
+    def title(self) -> str:
+        return self.published + _alexnet.variant(self.alexnet)
 
     def values(self) -> dict[str, Any]:
         return {**super().values(), "alexnet": _alexnet.named(self.alexnet)}

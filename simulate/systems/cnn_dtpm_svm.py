@@ -31,10 +31,7 @@ class CnnDtpmSvm(CnnVector):
     """The SVM's C is 1, LIBSVM's default (assumption)."""
 
     name: ClassVar[str] = "cnn-dtpm-svm"
-
-    @property
-    def title(self) -> str:
-        return "CNN+DTPM+SVM (100)"
+    published: ClassVar[str] = "CNN+DTPM+SVM (100)"
 
     def pooled(self, train: Examples) -> Any:
         best = max(

@@ -31,10 +31,7 @@ class CnnLstm(Cnn):
     lstm_epochs: int = 100
 
     name: ClassVar[str] = "cnn-lstm"
-
-    @property
-    def title(self) -> str:
-        return "CNN+LSTM (94)"
+    published: ClassVar[str] = "CNN+LSTM (94)"
 
     @property
     def validates(self) -> bool:

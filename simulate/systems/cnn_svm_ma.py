@@ -31,10 +31,7 @@ class CnnSvmMa(CnnVector):
     quiet_db: float = 35.0
 
     name: ClassVar[str] = "cnn-svm-ma"
-
-    @property
-    def title(self) -> str:
-        return "CNN+SVM (101)"
+    published: ClassVar[str] = "CNN+SVM (101)"
 
     def front_end(self) -> Any:
         return self.quiet_db

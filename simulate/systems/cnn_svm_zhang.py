@@ -21,10 +21,7 @@ class CnnSvmZhang(CnnVector):
     """The SVM's C is 1, LIBSVM's default (assumption)."""
 
     name: ClassVar[str] = "cnn-svm-zhang"
-
-    @property
-    def title(self) -> str:
-        return "CNN+SVM (99)"
+    published: ClassVar[str] = "CNN+SVM (99)"
 
     def pooled(self, train: Examples) -> Any:
         return lambda fc7: fc7.mean(axis=0)

@@ -51,7 +51,7 @@ class Dcnn(Vectors):
 
     @property
     def title(self) -> str:
-        return "DCNN"
+        return "DCNN" + _alexnet.variant(self.alexnet)
 
     @property
     def backbone(self) -> str:

@@ -62,7 +62,7 @@ class Lssed(Network):
 
     @property
     def title(self) -> str:
-        return "LSSED" if self.layers == 152 else f"LSSED, {self.layers} layers"
+        return f"LSSED, {self.layers} layers from scratch"
 
     def front_end(self) -> Any:
         return [self.seconds, self.pixels]

@@ -149,6 +149,8 @@ def test_weights_of_the_users_own_are_begun_with(kind: str, suffix: str, tmp_pat
     torch.testing.assert_close(found.fc7(images), given.fc7(images))
     system = CnnSvmZhang(alexnet=str(path))
     assert system.values()["alexnet"] == "file"
+    assert system.title == "CNN+SVM (99)"
+    assert CnnSvmZhang().title == "CNN+SVM (99), AlexNet from scratch"
     assert system.weights() not in ("", CnnSvmZhang().weights())
 
 
