@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_runs import tones
 
 from after_model import acquisition, initialization
 from after_model.active_learning import LearnerConfig
 from after_model.audio import Utterance
 from backend.settings import Settings
-from simulate import data
+from simulate import data, systems
+from simulate.cache import Cache
 from simulate.command import cli
 from simulate.data import policies
 from simulate.data.loaders import manifest
 from simulate.efficiency import __main__ as efficiency
+from simulate.protocols import Protocol, folds_of
+from simulate.systems import Context
+from simulate.task import opened
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,9 +102,23 @@ def test_the_readmes_python_labels_a_pool(
 def test_the_example_of_a_strategy_is_found_by_its_file_and_asks_for_the_even_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (example,) = blocks("docs/extending.md")
+    example, _ = blocks("docs/extending.md")
     (tmp_path / "even_split.py").write_text(example, encoding="utf-8")
     monkeypatch.setattr(acquisition, "__path__", [*acquisition.__path__, str(tmp_path)])
     pool = acquisition.Pool(probs=np.array([[0.9, 0.1, 0], [0.4, 0.4, 0.2], [0.5, 0.3, 0.2]]))
     strategy = acquisition.get("even-split")
     assert strategy.select(pool, 2, np.random.default_rng(0)).tolist() == [1, 2]
+
+
+def test_the_example_of_a_system_is_found_by_its_file_and_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, example = blocks("docs/extending.md")
+    (tmp_path / "mean_mfcc.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(systems, "__path__", [*systems.__path__, str(tmp_path)])
+    corpus = tones(tmp_path / "corpus")
+    (fold,) = folds_of(Protocol("official"), corpus)
+    view, evaluator = opened(corpus, fold)
+    context = Context((1.0,), 0, tmp_path / "run", tmp_path / "prepared", Cache(tmp_path / "cache"))
+    (stage,) = systems.get("mean-mfcc")().run(view, context)
+    assert evaluator.test(stage.predict).scores["ua"] > 0.9
