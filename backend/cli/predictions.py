@@ -21,8 +21,9 @@ from after_model.progress import bar
 from backend.cli import labelled
 from backend.label_studio import labeling
 from backend.label_studio.labeling import Control
-from backend.label_studio.predictions import BESIDE as VERSION
-from backend.label_studio.predictions import OWN, LabelStudio, Prediction
+from backend.label_studio.predictions import LabelStudio, Prediction
+from backend.label_studio.versions import BESIDE as VERSION
+from backend.label_studio.versions import OWN
 from backend.settings import Settings
 from backend.store import scores
 from backend.store.projects import BESIDE, ProjectFolder, Projects

@@ -22,6 +22,7 @@ from backend.label_studio.connection import (
 )
 from backend.label_studio.importing import Importing
 from backend.label_studio.reading import ProjectInfo, Task
+from backend.label_studio.versions import BESIDE, WINDOW
 
 __all__ = [
     "LabelStudio",
@@ -35,11 +36,6 @@ __all__ = [
 
 log = logging.getLogger("after.label_studio")
 
-OWN = "after-"  # the beginning of every version that AFTER pushes
-WINDOW = f"{OWN}s"  # of a window's
-BESIDE = f"{OWN}all-"  # of what is stored beside the order (push_beside)
-# Of the order: windows, what older releases pushed, and what /predict answers before a model.
-ORDERS = (WINDOW, f"{OWN}r", f"{OWN}pending")
 CHUNK = 500  # predictions an import: 0.5 s
 # One prediction takes Label Studio 75 ms, and 41 with four at once; more gain nothing.
 CREATE_WORKERS = 4

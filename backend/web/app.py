@@ -39,7 +39,6 @@ EVENTS = (
     "ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED",
     "ANNOTATIONS_CREATED", "ANNOTATIONS_UPDATED", "ANNOTATIONS_DELETED",
 )  # fmt: skip
-# Not labels. Every window updates the project, too: the worker then finds nothing new.
 TASK_EVENTS = ("TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED")
 MAX_ADOPTED = 100  # projects that Label Studio's pages connected and no worker has checked yet
 
@@ -117,11 +116,14 @@ def create_app(settings: Settings) -> Flask:
     @app.post("/webhook")
     def webhook() -> dict[str, Any]:
         try:
-            project, action = _event(settings, events.known())
+            project, body = _event(settings, events.known())
         except (HTTPException, UnknownProject):  # of what was known a second ago
-            project, action = _event(settings, events.known(fresh=True))
+            project, body = _event(settings, events.known(fresh=True))
+        action = body.action
         if action == "START_TRAINING":
             projects.request_training(project.id)
+        elif action == "PROJECT_UPDATED" and not events.is_news(body.project):
+            return {"status": "ignored"}
         elif action in TASK_EVENTS or action in EVENTS:
             events.note(project.id, tasks_changed=action in TASK_EVENTS)
         else:
@@ -180,15 +182,16 @@ def _connected(settings: Settings, projects: Projects, project_id: int) -> Proje
         )
 
 
-def _event(settings: Settings, known: Mapping[int, Project]) -> tuple[Project, str]:
-    """The request's project and action; aborts or raises UnknownProject where it may not count."""
+def _event(settings: Settings, known: Mapping[int, Project]) -> tuple[Project, WebhookBody]:
+    """The request's project and what it tells; aborts, or raises UnknownProject, where it may not
+    count."""
     access.check_sender(settings, request, [project.secret for project in known.values()])
     body = bodies.read(request, WebhookBody)
     if body.project.id not in known:
         raise UnknownProject(body.project.id)
     project = known[body.project.id]
     access.check_event(settings, request, body.action, project.secret)
-    return project, body.action
+    return project, body
 
 
 def _named(projects: Projects) -> Project | None:

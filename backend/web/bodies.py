@@ -18,9 +18,13 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class ProjectReference(BaseModel):
-    """The part of a webhook's project that matters."""
+    """The part of a webhook's project that matters; what it has besides its id may be anything."""
 
     id: StrictInt = Field(ge=1, le=MAX_PROJECT_ID)
+    model_version: Any = None
+    label_config: Any = None
+    sampling: Any = None
+    maximum_annotations: Any = None
 
 
 class WebhookBody(BaseModel):

@@ -12,7 +12,9 @@ import threading
 import time
 from collections import Counter
 
+from backend.label_studio.versions import WINDOW
 from backend.store.projects import Project, Projects, UnknownProject
+from backend.web.bodies import ProjectReference
 
 REMEMBERED_S = 1.0
 
@@ -29,6 +31,7 @@ class Events:
         self._mutex = threading.Lock()  # of what follows; held for no longer than an addition
         self._waiting: Counter[Kind] = Counter()
         self._batch = 0  # of those that wait
+        self._settings: dict[int, tuple[str, ...]] = {}  # of projects, as they were told last
         self._writing = threading.Lock()
         self._written = -1  # the newest batch that is counted
 
@@ -39,6 +42,17 @@ class Events:
             self._known = {project.id: project for project in self._projects.all()}
             self._known_at = at
         return self._known
+
+    def is_news(self, told: ProjectReference) -> bool:
+        """Whether an updated project tells more than that a window became its order.
+
+        Every window updates the project, and reading it then would cost Label Studio's annotators
+        as much as the window.
+        """
+        settings = tuple(map(str, (told.label_config, told.sampling, told.maximum_annotations)))
+        before = self._settings.get(told.id)
+        self._settings[told.id] = settings
+        return before != settings or not str(told.model_version).startswith(WINDOW)
 
     def note(self, project_id: int, tasks_changed: bool) -> None:
         """Count an event, together with those that other threads bring meanwhile.

@@ -17,7 +17,8 @@ from typing import Any
 
 from backend.compute.orders import BEGUN, CHOSEN, Wanted, window
 from backend.label_studio import labeling
-from backend.label_studio.predictions import ORDERS, WINDOW, LabelStudio, Prediction
+from backend.label_studio.predictions import LabelStudio, Prediction
+from backend.label_studio.versions import ORDERS, WINDOW
 from backend.settings import Settings
 from backend.store import learners, scores
 from backend.store.projects import BESIDE, FOLLOWS, ORDER, POOL, Project, ProjectFolder, now

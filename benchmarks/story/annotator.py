@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from backend.label_studio.predictions import OWN
+from backend.label_studio.versions import OWN
 from benchmarks.story.errors import StoryError
 
 TIMEOUT_S = 120.0

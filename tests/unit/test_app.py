@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,6 +235,21 @@ def test_what_is_no_label_is_noted_apart(client, settings, action):
     body = recorded(PAYLOADS, f"/webhook:{action}")
     client.post("/webhook", json=body, headers=WITH_SECRET)
     assert counters(settings) == (0, 1, 0)
+
+
+def test_a_window_that_became_the_order_is_no_news(client, settings):
+    """Each would make the worker read the project's tasks while people label."""
+    body = recorded(PAYLOADS, "/webhook:PROJECT_UPDATED")
+
+    def tell(**changes: Any) -> tuple[int, int, int]:
+        told = body | {"project": body["project"] | changes}
+        assert client.post("/webhook", json=told, headers=WITH_SECRET).status_code == 200
+        return counters(settings)
+
+    assert tell(model_version="after-s00001-n0000") == (0, 1, 0)  # the first that it is told
+    assert tell(model_version="after-s00002-n0007") == (0, 1, 0)
+    assert tell(model_version="after-s00002-n0007", label_config="<View/>") == (0, 2, 0)
+    assert tell(model_version="somebody's", label_config="<View/>") == (0, 3, 0)
 
 
 def test_the_train_button_needs_no_secret_on_this_machine(client, settings):
