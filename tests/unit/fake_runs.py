@@ -40,12 +40,16 @@ def planned(corpus: data.Corpus, request: Request, folder: Path) -> list[Run]:
 def point(run: Run, round_: int) -> dict[str, Any]:
     share = run.arm.shares[round_]
     noise = np.random.default_rng([run.fold, run.seed, round_]).normal(0, 0.01)
-    gain = 0.05 if learner_of(run).tapt else 0.0
-    gain += 0.03 if learner_of(run).strategy != "random" else 0.0
-    gain += 0.01 if learner_of(run).start == "kmeans" else 0.0
+    gain, adapting = 0.0, False
+    if isinstance(run.arm.system, After):  # other systems have no such settings
+        learner = learner_of(run)
+        adapting = learner.tapt is not None
+        gain += 0.05 if adapting else 0.0
+        gain += 0.03 if learner.strategy != "random" else 0.0
+        gain += 0.01 if learner.start == "kmeans" else 0.0
     own = np.random.default_rng([run.fold, run.seed, round_, len(run.arm.name)]).normal(0, 0.01)
     ua = float(0.35 + gain + 0.3 * share**0.4 + noise + own)
-    minutes = 0.5 * (learner_of(run).tapt is not None) + 1.2 * (round_ + 1)
+    minutes = 0.5 * adapting + 1.2 * (round_ + 1)
     return {
         "round": round_,
         "labelled": round(share * 300),
