@@ -18,7 +18,7 @@ from simulate import data, experiments
 from simulate.command import roots
 from simulate.command.cli import parser
 from simulate.command.values import UsageError, percentage
-from simulate.experiments import Options
+from simulate.experiments import Experiment, Options
 from simulate.protocols import Protocol
 from simulate.runs.execution import Resources
 
@@ -82,7 +82,7 @@ def requested(chosen: argparse.Namespace) -> Request:
         loading=_loading(chosen),
         experiment=experiment.name,
         options=options,
-        protocol=_protocol(chosen, options),
+        protocol=_protocol(chosen, experiment, options),
         seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.seeds)),
         device=chosen.device,
         resources=_resources(chosen),
@@ -95,12 +95,12 @@ def requested(chosen: argparse.Namespace) -> Request:
     )
 
 
-def _protocol(chosen: argparse.Namespace, options: Options) -> Protocol:
+def _protocol(chosen: argparse.Namespace, experiment: Experiment, options: Options) -> Protocol:
     """Speakers' means are of the test speakers too: then the protocol has to allow that."""
     return Protocol(
         chosen.protocol,
         chosen.folds or FOLDS,
-        _validation_share(options),
+        _validation_share(experiment, options),
         tested=_names(chosen.tested) or (),
         transductive=options.learner.speakers != "off",
         files=chosen.fold_files,
@@ -213,12 +213,13 @@ def _shares(chosen: argparse.Namespace) -> tuple[float, ...] | None:
     return shares
 
 
-def _validation_share(options: Options) -> float:
-    """The paper's validation set is for early stopping; a learner without it gets no such labels.
+def _validation_share(experiment: Experiment, options: Options) -> float:
+    """Where no system looks at validation labels, what would have held them is training data.
 
-    What it would have held is training data then.
+    Else the same recordings are set apart for all, so that all have the same to learn from.
     """
-    return VALIDATION_SHARE if options.learner.fine_tuning == "always" else 0.0
+    arms = experiment.design(options).arms
+    return VALIDATION_SHARE if any(arm.system.validates for arm in arms) else 0.0
 
 
 def _known(option: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

@@ -26,7 +26,7 @@ from simulate.data import Corpus
 from simulate.identity import digest
 from simulate.protocols import Fold
 
-LIBRARIES = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
+LIBRARIES = ("torch", "torchaudio", "transformers", "numpy", "scikit-learn", "scipy")
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("after_model", "simulate/task.py", "simulate/systems/base.py", "simulate/runs/running.py")
 """What every run's result goes through, beside its own system's file."""

@@ -40,6 +40,11 @@ class After(System):
     def backbone(self) -> str:
         return self.learner.backbone
 
+    @property
+    def validates(self) -> bool:
+        """The paper's validation set is for early stopping; a learner without it gets none."""
+        return self.learner.fine_tuning == "always"
+
     def resolved(self, device: str) -> After:
         where, learner = resolve_device(device), self.learner
         precision = resolve_precision(where, learner.training.precision)
@@ -96,8 +101,10 @@ class After(System):
         self._learner(items, ("any", "other"), context, None).adapt()
 
     def run(self, view: TrainView, context: Context) -> Iterator[Stage]:
-        utterances, labels = view.validation()
-        validation = (utterances, labels) if len(utterances) else None
+        validation = None
+        if self.validates:
+            utterances, labels = view.validation()
+            validation = (utterances, labels) if len(utterances) else None
         learner = self._learner(view.items, view.classes, context, validation)
         learner.adapt()
         view.ask(learner.labelled)  # an interrupted run had asked for these before

@@ -116,6 +116,11 @@ class System(ABC):
         """The pre-trained model that it begins with, if there is one."""
         return ""
 
+    @property
+    def validates(self) -> bool:
+        """Whether it looks at validation labels: then a command's protocol sets some apart."""
+        return False
+
     def resolved(self, device: str) -> System:
         """The same with every value filled in that depends on the machine or the backbone."""
         return self

@@ -153,3 +153,11 @@ def test_speakers_results_come_from_the_kept_predictions(
     (section,) = by_speaker(material)
     after = section.tables[0].header.index("AFTER")
     assert {row[after] for row in section.tables[0].rows[:7]} == {"1.000"}
+
+
+def test_validation_is_set_apart_where_a_system_looks_at_it() -> None:
+    """And AFTER, which doesn't, learns from the same recordings as those beside it."""
+    assert parse(["--experiment", "table3"]).protocol.validation_share > 0
+    assert parse(["--experiment", "figure2"]).protocol.validation_share == 0
+    paper = parse(["--experiment", "figure2", "--preset", "paper"])
+    assert paper.protocol.validation_share > 0
