@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulate.experiments import HEADLINE_SHARE, Cell, Contrast, Options
+from simulate.experiments import (
+    HEADLINE_SHARE,
+    Cell,
+    Claim,
+    Contrast,
+    Design,
+    Options,
+    Panel,
+)
 from simulate.runs.plan import Arm
 from simulate.systems.after import After
 
@@ -68,3 +76,15 @@ def full_arms(options: Options, *, tapt: bool, no_tapt: bool) -> list[Arm]:
     """The runs on all labels, if wanted: what a share of the labels is measured against."""
     tapts = [True] * (tapt and options.tapt is not None) + [False] * no_tapt
     return [all_labels(options, tapt=with_tapt) for with_tapt in tapts if options.full]
+
+
+WIDE_SHARES = (0.05, 0.10, 0.20, 0.40)
+
+
+def after_and_random(options: Options) -> Design:
+    """AFTER beside random labels and all of them, for drawings of what these three predict."""
+    tapt = options.tapt is not None
+    random = arm(options, WIDE_SHARES, "random", options.learner.start, tapt=tapt)
+    arms = (after(options, WIDE_SHARES), random, all_labels(options, tapt=tapt))
+    names = (arms[0].name, arms[1].name)
+    return Design(arms, (Claim("asking pays", (names,)),), (Panel("", names),))

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from simulate.analysis.speakers import by_corpus, by_speaker
-from simulate.experiments import Claim, Design, Experiment, Options, Panel
-from simulate.experiments._arms import after, all_labels, arm
-
-SHARES = (0.05, 0.10, 0.20, 0.40)
-
-
-def design(options: Options) -> Design:
-    tapt = options.tapt is not None
-    random = arm(options, SHARES, "random", options.learner.start, tapt=tapt)
-    arms = (after(options, SHARES), random, all_labels(options, tapt=tapt))
-    names = (arms[0].name, arms[1].name)
-    return Design(arms, (Claim("asking pays", (names,)),), (Panel("", names),))
-
+from simulate.experiments import Experiment
+from simulate.experiments._arms import after_and_random
 
 EXPERIMENT = Experiment(
     "speakers",
     "Whom it serves worse",
     "Beyond the paper: results of each speaker, and of each corpus of a merge.",
-    design,
+    after_and_random,
     draws=(by_speaker, by_corpus),
 )
